@@ -1,0 +1,10 @@
+//! The contract of Trefoil, and nothing else: messages, names, identity, policy and its evaluation, the
+//! decision which plane a pod gets. Pure: no I/O, no clock, no randomness.
+
+pub mod identity;
+pub mod names;
+pub mod plane;
+pub mod policy;
+pub mod proto;
+
+pub use identity::Identity;

@@ -1,0 +1,132 @@
+//! The names that users type and the literals that the parts of the mesh share.
+
+/// Labels of namespaces and pods.
+pub mod label {
+    /// `ambient`, `sidecar` or `none`.
+    pub const DATAPLANE_MODE: &str = "trefoil.dev/dataplane-mode";
+    /// `shared`, `namespace` or `workload`.
+    pub const ISOLATION: &str = "trefoil.dev/isolation";
+    /// Locality of a node.
+    pub const REGION: &str = "topology.kubernetes.io/region";
+    /// Locality of a node.
+    pub const ZONE: &str = "topology.kubernetes.io/zone";
+}
+
+/// Annotations of pods.
+pub mod annotation {
+    /// What redirects a pod now, written by the agent for people to read: `node`, `sidecar`, `none`.
+    pub const REDIRECTION: &str = "trefoil.dev/redirection";
+    /// Comma-separated ports.
+    pub const EXCLUDE_INBOUND_PORTS: &str = "trefoil.dev/exclude-inbound-ports";
+    /// Comma-separated ports.
+    pub const EXCLUDE_OUTBOUND_PORTS: &str = "trefoil.dev/exclude-outbound-ports";
+    /// Comma-separated address ranges.
+    pub const EXCLUDE_OUTBOUND_CIDRS: &str = "trefoil.dev/exclude-outbound-cidrs";
+}
+
+/// Extensions of workloads over xDS.
+pub mod extension {
+    /// `trefoil.v1.Guard`.
+    pub const GUARD: &str = "trefoil.dev/guard";
+    /// `trefoil.v1.Placement`.
+    pub const PLACEMENT: &str = "trefoil.dev/placement";
+}
+
+/// HBONE headers of Trefoil's own.
+pub mod header {
+    /// The xDS uid of the workload that the client meant: a reused address is noticed by it.
+    pub const DESTINATION_UID: &str = "trefoil-destination-uid";
+    /// A forwarded identity.
+    pub const PEER: &str = "trefoil-peer";
+}
+
+/// Ports that planes listen on, in a pod's namespace unless said otherwise.
+pub mod port {
+    /// Captured outbound connections.
+    pub const OUTBOUND: u16 = 15001;
+    /// Captured inbound plaintext.
+    pub const INBOUND: u16 = 15006;
+    /// HBONE.
+    pub const HBONE: u16 = 15008;
+    /// The control plane's: xDS, certificates and the agents' stream over TLS.
+    pub const CONTROL_PLANE: u16 = 15012;
+    /// The control plane's metrics and readiness.
+    pub const CONTROL_PLANE_METRICS: u16 = 15014;
+    /// The control plane's admission webhooks.
+    pub const WEBHOOK: u16 = 15017;
+    /// Metrics.
+    pub const METRICS: u16 = 15020;
+    /// Readiness.
+    pub const READINESS: u16 = 15021;
+    /// A sidecar's listener of the same purpose: 100 above the node proxy's.
+    pub const SIDECAR_OUTBOUND: u16 = 15101;
+    /// See [`SIDECAR_OUTBOUND`].
+    pub const SIDECAR_INBOUND: u16 = 15106;
+    /// See [`SIDECAR_OUTBOUND`].
+    pub const SIDECAR_HBONE: u16 = 15108;
+
+    /// Ports that no tunnel may end at: a plane would be talking to itself.
+    pub const RESERVED: [u16; 6] = [
+        OUTBOUND,
+        INBOUND,
+        HBONE,
+        SIDECAR_OUTBOUND,
+        SIDECAR_INBOUND,
+        SIDECAR_HBONE,
+    ];
+}
+
+/// User ids.
+pub mod uid {
+    /// The sidecar's: its own traffic is exempt from redirection by it.
+    pub const SIDECAR: u32 = 15008;
+    /// The first of the workers', one each.
+    pub const FIRST_WORKER: u32 = 15100;
+}
+
+/// Marks of sockets and connections.
+pub mod mark {
+    /// Set on the node proxy's sockets.
+    pub const PROXY: u32 = 0x539;
+    /// Set on connections that keep the client's source address.
+    pub const SOURCE_PRESERVED: u32 = 0x111;
+    /// What of a mark is compared.
+    pub const MASK: u32 = 0xfff;
+}
+
+/// Addresses that probes of the host are rewritten to.
+pub mod probe {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    /// IPv4.
+    pub const SOURCE_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 15, 8);
+    /// IPv6.
+    pub const SOURCE_V6: Ipv6Addr = Ipv6Addr::new(0xfd15, 0x8, 0x7472, 0x6566, 0, 0, 0, 1);
+}
+
+/// The mesh's own namespace.
+pub const MESH_NAMESPACE: &str = "trefoil-system";
+/// The trust domain unless set.
+pub const DEFAULT_TRUST_DOMAIN: &str = "cluster.local";
+/// The audience of tokens that the control plane accepts.
+pub const TOKEN_AUDIENCE: &str = "trefoil-ca";
+/// The API group of the mesh's own kinds.
+pub const API_GROUP: &str = "trefoil.dev";
+/// ConfigMap of mesh-wide configuration, key `mesh.yaml`.
+pub const MESH_CONFIG: &str = "trefoil-mesh";
+/// ConfigMap with the root, key `root-cert.pem`, in every namespace.
+pub const ROOT_CONFIG_MAP: &str = "trefoil-ca-root";
+/// Key of the root in [`ROOT_CONFIG_MAP`], and file name where it is mounted.
+pub const ROOT_KEY: &str = "root-cert.pem";
+/// Secret with the certificate authority.
+pub const CA_SECRET: &str = "trefoil-ca";
+/// The cluster's id in workload uids.
+pub const CLUSTER_ID: &str = "Kubernetes";
+/// Name of the injected sidecar container.
+pub const SIDECAR_CONTAINER: &str = "trefoil-sidecar";
+
+/// The xDS uid of a pod's workload.
+#[must_use]
+pub fn workload_uid(namespace: &str, pod: &str) -> String {
+    format!("{CLUSTER_ID}//Pod/{namespace}/{pod}")
+}

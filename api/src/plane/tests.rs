@@ -1,0 +1,74 @@
+use super::*;
+
+fn labels(mode: &str) -> Labels {
+    Labels::from([(label::DATAPLANE_MODE.to_string(), mode.to_string())])
+}
+
+fn decided(namespace: Option<&str>, pod: Option<&str>, has_sidecar: bool, overrides: bool) -> Plane {
+    let (namespace, pod) = (namespace.map(labels), pod.map(labels));
+    let facts = PodFacts {
+        namespace: "shop",
+        namespace_labels: namespace.as_ref(),
+        labels: pod.as_ref(),
+        host_network: false,
+        has_sidecar,
+    };
+    decide(&facts, overrides).expect("known modes").plane
+}
+
+#[test]
+fn the_pods_label_wins_where_the_mesh_allows_it() {
+    for (namespace, pod, sidecar, overrides, plane) in [
+        (None, None, true, true, Plane::None),
+        (Some("ambient"), None, false, true, Plane::Node),
+        (Some("ambient"), None, true, true, Plane::Node),
+        (Some("sidecar"), None, true, true, Plane::Sidecar),
+        (Some("sidecar"), None, false, true, Plane::Node),
+        (Some("ambient"), Some("none"), false, true, Plane::None),
+        (Some("ambient"), Some("none"), false, false, Plane::Node),
+        (Some("none"), Some("ambient"), false, true, Plane::Node),
+        (None, Some("sidecar"), true, true, Plane::Sidecar),
+        (None, Some("sidecar"), true, false, Plane::None),
+    ] {
+        let got = decided(namespace, pod, sidecar, overrides);
+        assert_eq!(
+            got, plane,
+            "{namespace:?} {pod:?} sidecar {sidecar} overrides {overrides}"
+        );
+    }
+}
+
+#[test]
+fn unknown_modes_are_refused_with_the_value() {
+    let namespace = labels("ambiant");
+    let facts = PodFacts {
+        namespace: "shop",
+        namespace_labels: Some(&namespace),
+        ..PodFacts::default()
+    };
+    let error = decide(&facts, true).expect_err("an unknown mode");
+    assert!(error.to_string().contains("ambiant"), "{error}");
+}
+
+#[test]
+fn host_network_and_the_mesh_itself_are_left_alone_and_said_so() {
+    let namespace = labels("ambient");
+    let facts = PodFacts {
+        namespace_labels: Some(&namespace),
+        ..PodFacts::default()
+    };
+    for facts in [
+        PodFacts {
+            host_network: true,
+            ..facts.clone()
+        },
+        PodFacts {
+            namespace: MESH_NAMESPACE,
+            ..facts
+        },
+    ] {
+        let decision = decide(&facts, true).expect("known modes");
+        assert_eq!(decision.plane, Plane::None);
+        assert!(decision.remark.is_some());
+    }
+}

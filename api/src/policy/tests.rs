@@ -1,0 +1,1 @@
+// Tables and properties against a slow reference evaluator follow.
