@@ -1,5 +1,5 @@
 //! The messages generated from `proto/`. Their documentation is in the `.proto` files.
-#![allow(missing_docs, clippy::doc_markdown, rustdoc::all)]
+#![allow(missing_docs, clippy::all, clippy::pedantic, rustdoc::all)]
 
 include!(concat!(env!("OUT_DIR"), "/proto.rs"));
 

@@ -3,6 +3,7 @@
 //! means, and no descriptor is kept.
 
 mod listener;
+mod register;
 mod socket;
 #[cfg(test)]
 mod tests;

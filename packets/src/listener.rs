@@ -11,6 +11,7 @@ use rustix::net::{
 use tokio::io::unix::AsyncFd;
 
 use crate::PacketSocket;
+use crate::register::register;
 
 /// Accepts packet connections. Its file outlives it: a successor replaces it, and until then clients are
 /// refused and come again.
@@ -33,7 +34,7 @@ impl PacketListener {
         chmod(path, Mode::RUSR | Mode::WUSR)?;
         listen(&socket, 16)?;
         Ok(Self {
-            descriptor: AsyncFd::register(socket)?,
+            descriptor: register(socket)?,
         })
     }
 

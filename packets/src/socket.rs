@@ -13,6 +13,7 @@ use rustix::net::{
 };
 use tokio::io::unix::AsyncFd;
 
+use crate::register::register;
 use crate::{MAX_DESCRIPTORS, MAX_PACKET};
 
 /// A connected `SOCK_SEQPACKET` socket that carries protobuf messages and descriptors.
@@ -76,7 +77,7 @@ impl PacketSocket {
     pub fn new(descriptor: OwnedFd) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&descriptor, true)?;
         Ok(Self {
-            descriptor: AsyncFd::register(descriptor)?,
+            descriptor: register(descriptor)?,
         })
     }
 
