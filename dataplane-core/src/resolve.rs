@@ -1,0 +1,69 @@
+//! Where a captured connection goes. Pure: what is known in, a target out; randomness is passed in.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rand::Rng;
+
+use crate::Store;
+use crate::balance::choose;
+use crate::state::{Mode, Service, Workload};
+
+#[cfg(test)]
+mod tests;
+
+/// Where a captured connection goes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Target {
+    /// To a workload that is known.
+    Workload {
+        /// The workload.
+        workload: Arc<Workload>,
+        /// Its address and the port that it listens on.
+        address: SocketAddr,
+        /// The service that was dialled, if it was one.
+        service: Option<Arc<Service>>,
+    },
+    /// As it was: an address that is not known, or the client's own.
+    Passthrough(SocketAddr),
+    /// The service has no endpoint that may be chosen.
+    NoEndpoint {
+        /// The service that was dialled.
+        service: Arc<Service>,
+    },
+    /// Not known, and only what is known may be reached.
+    Refused,
+}
+
+/// Decides where the connection of `client` to `destination` goes.
+pub fn resolve(store: &Store, client: &Workload, destination: SocketAddr, random: &mut impl Rng) -> Target {
+    let destination = SocketAddr::new(destination.ip().to_canonical(), destination.port());
+    if client.addresses.contains(&destination.ip()) {
+        return Target::Passthrough(destination);
+    }
+    let known = store.snapshot();
+    let Some(service) = known.service_at(destination.ip()) else {
+        return match known.workload_at(destination.ip()) {
+            Some(workload) => Target::Workload {
+                workload,
+                address: destination,
+                service: None,
+            },
+            None if store.registry_only() => Target::Refused,
+            None => Target::Passthrough(destination),
+        };
+    };
+    if service.load_balancing.mode == Mode::Passthrough {
+        return Target::Passthrough(destination);
+    }
+    match choose(&known, &service, client, destination, random) {
+        None => Target::NoEndpoint { service },
+        // A workload dialling itself is never tunnelled, whatever the way.
+        Some(chosen) if chosen.workload.uid == client.uid => Target::Passthrough(chosen.address),
+        Some(chosen) => Target::Workload {
+            workload: chosen.workload,
+            address: chosen.address,
+            service: Some(service),
+        },
+    }
+}

@@ -1,0 +1,1 @@
+//! The seam is in place; see the module's owner.
