@@ -1,7 +1,9 @@
 //! The contract of Trefoil, and nothing else: messages, names, identity, policy and its evaluation, the
 //! decision which plane a pod gets. Pure: no I/O, no clock, no randomness.
 
+pub mod crd;
 pub mod identity;
+pub mod mesh_config;
 pub mod names;
 pub mod plane;
 pub mod policy;

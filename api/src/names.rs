@@ -114,6 +114,8 @@ pub const TOKEN_AUDIENCE: &str = "trefoil-ca";
 pub const API_GROUP: &str = "trefoil.dev";
 /// ConfigMap of mesh-wide configuration, key `mesh.yaml`.
 pub const MESH_CONFIG: &str = "trefoil-mesh";
+/// Key in [`MESH_CONFIG`].
+pub const MESH_CONFIG_KEY: &str = "mesh.yaml";
 /// ConfigMap with the root, key `root-cert.pem`, in every namespace.
 pub const ROOT_CONFIG_MAP: &str = "trefoil-ca-root";
 /// Key of the root in [`ROOT_CONFIG_MAP`], and file name where it is mounted.
