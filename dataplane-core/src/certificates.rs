@@ -1,9 +1,28 @@
-//! Keys and certificates of the identities that this process may act as.
+//! Keys and certificates of the identities that this process may act as: keys are made here and leave it only
+//! by [`Certificates::export`]; certificates are fetched ahead of need, one fetch for an identity at a time,
+//! and renewed at half their life. An old one serves until it expires, never longer.
 
-use std::sync::Arc;
+mod authority;
+mod issued;
+mod keep;
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use futures::future::BoxFuture;
+use rustls::{ClientConfig, ServerConfig};
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
 use trefoil_api::Identity;
+
+use crate::tls::TlsError;
+
+pub use authority::{Authority, Scope as AuthorityScope};
+pub use issued::{Issued, IssuedError, Summary};
+pub use keep::{ImportError, Settings};
 
 /// Signs certificate requests: the control plane, or the supervisor that asks it.
 pub trait Signer: Send + Sync + 'static {
@@ -12,7 +31,7 @@ pub trait Signer: Send + Sync + 'static {
 }
 
 /// Why nothing was signed.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SignError {
     /// The signer could not be reached.
     #[error("certificate authority: not reachable: {0}")]
@@ -41,36 +60,154 @@ pub enum CertificateError {
         /// What went wrong last.
         reason: String,
     },
+    /// It cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
 /// Certificates of this process's identities.
 pub struct Certificates {
-    #[allow(dead_code)]
     signer: Arc<dyn Signer>,
+    settings: Settings,
+    kept: Mutex<HashMap<Identity, Kept>>,
+    /// Ticks whenever a certificate was issued or forgotten: what was exported is out of date.
+    changes: watch::Sender<u64>,
 }
 
-#[allow(missing_docs, unused_variables, clippy::unused_async, clippy::todo)]
+/// One identity's.
+struct Kept {
+    state: watch::Receiver<State>,
+    task: AbortHandle,
+}
+
+/// What there is for one identity.
+#[derive(Clone, Default)]
+struct State {
+    issued: Option<Arc<Issued>>,
+    /// What went wrong since.
+    failure: Option<String>,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
 impl Certificates {
-    pub fn new(signer: Arc<dyn Signer>) -> Arc<Self> {
-        Arc::new(Self { signer })
+    /// No certificates yet; `signer` is asked when one is needed.
+    #[must_use]
+    pub fn new(signer: Arc<dyn Signer>, settings: Settings) -> Arc<Self> {
+        Arc::new(Self {
+            signer,
+            settings,
+            kept: Mutex::default(),
+            changes: watch::Sender::default(),
+        })
     }
+
+    /// To accept connections as `identity`. Waits a while where a certificate is on its way.
     pub async fn server_config(
-        &self,
+        self: &Arc<Self>,
         identity: &Identity,
-    ) -> Result<Arc<rustls::ServerConfig>, CertificateError> {
-        todo!()
+    ) -> Result<Arc<ServerConfig>, CertificateError> {
+        Ok(self.issued(identity).await?.server_config())
     }
+
+    /// To connect as `identity` to a server that must be one of `expected`.
     pub async fn client_config(
-        &self,
+        self: &Arc<Self>,
         identity: &Identity,
         expected: &[Identity],
-    ) -> Result<Arc<rustls::ClientConfig>, CertificateError> {
-        todo!()
+    ) -> Result<Arc<ClientConfig>, CertificateError> {
+        Ok(Arc::new(self.issued(identity).await?.client_config(expected)?))
     }
-    pub fn fetch_ahead(&self, identity: &Identity) {
-        todo!()
+
+    /// Has a certificate fetched, and kept fresh from now on.
+    pub fn fetch_ahead(self: &Arc<Self>, identity: &Identity) {
+        let _ = self.state_of(identity);
     }
+
+    /// Drops the key and certificate of an identity.
     pub fn forget(&self, identity: &Identity) {
-        todo!()
+        if self.lock().remove(identity).is_some() {
+            self.changes.send_modify(|count| *count += 1);
+        }
     }
+
+    /// Whether there is a valid certificate for an identity now.
+    #[must_use]
+    pub fn has(&self, identity: &Identity) -> bool {
+        let now = self.settings.now();
+        let kept = self.lock();
+        let valid = |kept: &Kept| matches!(&kept.state.borrow().issued, Some(issued) if issued.valid_at(now));
+        kept.get(identity).is_some_and(valid)
+    }
+
+    /// Ticks whenever a certificate was issued or forgotten.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// What there is, for the admin interface: no keys.
+    #[must_use]
+    pub fn summaries(&self) -> Vec<Summary> {
+        let now = self.settings.now();
+        let mut summaries: Vec<Summary> = self
+            .lock()
+            .iter()
+            .map(|(identity, kept)| {
+                let state = kept.state.borrow();
+                Summary::new(identity, state.issued.as_deref(), state.failure.as_deref(), now)
+            })
+            .collect();
+        summaries.sort_by(|a, b| a.identity.cmp(&b.identity));
+        summaries
+    }
+
+    async fn issued(self: &Arc<Self>, identity: &Identity) -> Result<Arc<Issued>, CertificateError> {
+        let mut state = self.state_of(identity);
+        let usable = |state: &State| {
+            let now = self.settings.now();
+            state.issued.clone().filter(|issued| issued.valid_at(now))
+        };
+        if let Some(issued) = usable(&state.borrow()) {
+            return Ok(issued);
+        }
+        let waited = state.wait_for(|state| usable(state).is_some());
+        if let Ok(Ok(state)) = tokio::time::timeout(self.settings.patience, waited).await
+            && let Some(issued) = usable(&state)
+        {
+            return Ok(issued);
+        }
+        let state = state.borrow();
+        let reason = state.failure.clone();
+        let reason = reason.unwrap_or_else(|| "the certificate authority has not answered yet".into());
+        let identity = identity.clone();
+        Err(match state.issued {
+            Some(_) => CertificateError::Expired { identity, reason },
+            None => CertificateError::None { identity, reason },
+        })
+    }
+
+    fn state_of(self: &Arc<Self>, identity: &Identity) -> watch::Receiver<State> {
+        let mut kept = self.lock();
+        if let Some(kept) = kept.get(identity) {
+            return kept.state.clone();
+        }
+        let new = self.keep(identity, None);
+        let state = new.state.clone();
+        kept.insert(identity.clone(), new);
+        state
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Identity, Kept>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The moment after `from` at which half of the time until `to` has passed.
+fn halfway(from: SystemTime, to: SystemTime) -> SystemTime {
+    from + to.duration_since(from).unwrap_or(Duration::ZERO) / 2
 }
