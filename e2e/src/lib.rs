@@ -2,4 +2,11 @@
 //! word: programs that count, a peer of our own that reads certificates, a packet capture. Nothing here may
 //! decide a verdict from a log or a metric of the mesh, except where that log is what is tested.
 
+pub mod authority;
+pub mod capture;
+pub mod custom_resources;
+pub mod hbone;
+pub mod mesh;
 pub mod programs;
+pub mod report;
+pub mod suites;

@@ -84,12 +84,13 @@ pub async fn transfer(
         received.as_slice() == sent.as_slice(),
         "the server received other bytes than were sent"
     );
-    ensure!(
-        read.read(&mut [0]).await? == 0,
-        "more came than was asked for"
-    );
+    ensure!(read.read(&mut [0]).await? == 0, "more came than was asked for");
     let milliseconds = u64::try_from(begun.elapsed().as_millis())?;
-    Ok(Transfer { up, down, milliseconds })
+    Ok(Transfer {
+        up,
+        down,
+        milliseconds,
+    })
 }
 
 /// Sends something and then resets the connection instead of closing it.

@@ -79,7 +79,10 @@ where
 
 /// The line that says who answered whom.
 fn identify(name: &str, peer: SocketAddr) -> String {
-    format!("{name} {}", SocketAddr::new(peer.ip().to_canonical(), peer.port()))
+    format!(
+        "{name} {}",
+        SocketAddr::new(peer.ip().to_canonical(), peer.port())
+    )
 }
 
 async fn answer_http(stream: TcpStream, peer: SocketAddr, name: Arc<str>) -> anyhow::Result<()> {

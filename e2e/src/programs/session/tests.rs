@@ -50,7 +50,11 @@ async fn failures_are_told_apart() {
         Ok(())
     }));
     for protocol in [Protocol::H1, Protocol::Tcp] {
-        assert_eq!(attempt(protocol, target, LIMIT).await, Outcome::Closed, "{protocol}");
+        assert_eq!(
+            attempt(protocol, target, LIMIT).await,
+            Outcome::Closed,
+            "{protocol}"
+        );
     }
 
     let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();

@@ -1,0 +1,81 @@
+//! The suites. Each brings up a mesh of its own, states how many checks it makes at least, and leaves
+//! nothing behind.
+
+mod matrix;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::mesh::Mesh;
+use crate::report::Report;
+
+type Running<'a> = Pin<Box<dyn Future<Output = anyhow::Result<()>> + 'a>>;
+
+struct Suite {
+    name: &'static str,
+    /// The fewest checks that it makes.
+    minimum: usize,
+    run: for<'a> fn(&'a mut Report) -> Running<'a>,
+}
+
+/// All suites, in the order in which they are best read.
+const SUITES: &[Suite] = &[Suite {
+    name: "matrix",
+    minimum: 50,
+    run: |report| Box::pin(matrix::run(report)),
+}];
+
+/// The names of all suites.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    SUITES.iter().map(|suite| suite.name)
+}
+
+/// The mesh that a suite makes for itself.
+fn mesh_of(suite: &str) -> String {
+    format!("e2e{}", suite.replace('-', ""))
+}
+
+/// Runs suites by name, all of them if none is named; how many checks failed.
+pub async fn run(wanted: &[String]) -> anyhow::Result<usize> {
+    if let Some(unknown) = wanted.iter().find(|name| !names().any(|known| known == *name)) {
+        bail!(
+            "no suite {unknown:?}; there are {}",
+            names().collect::<Vec<_>>().join(", ")
+        );
+    }
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        failed = run_all(wanted) => Ok(failed),
+        _ = interrupt.recv() => bail!("interrupted"),
+        _ = terminate.recv() => bail!("interrupted"),
+    }
+}
+
+async fn run_all(wanted: &[String]) -> usize {
+    let mut failed = 0;
+    let chosen = |suite: &&Suite| wanted.is_empty() || wanted.iter().any(|name| name == suite.name);
+    for suite in SUITES.iter().filter(chosen) {
+        let begun = Instant::now();
+        let mut report = Report::new(suite.name);
+        if let Err(error) = (suite.run)(&mut report).await {
+            report.check("the suite runs to its end", Err::<&str, _>(error));
+        }
+        report.close(suite.minimum);
+        report.note(format_args!("took {} s", begun.elapsed().as_secs()));
+        failed += report.failed();
+    }
+    failed
+}
+
+/// Removes the meshes that interrupted suites left.
+pub async fn clean() -> anyhow::Result<()> {
+    for suite in names() {
+        Mesh::clean(&mesh_of(suite)).await.context(suite)?;
+    }
+    Ok(())
+}
