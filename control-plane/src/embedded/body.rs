@@ -1,0 +1,45 @@
+//! Bodies of requests: bounded, JSON or YAML.
+
+use axum::body::Body;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use serde_json::Value;
+
+use super::status::ApiError;
+
+/// As much as Kubernetes takes.
+const LIMIT: usize = 3 * 1024 * 1024;
+
+/// Reads a body to its end.
+///
+/// # Errors
+/// When it is too long, or the connection fails.
+pub(super) async fn read(body: Incoming) -> Result<Bytes, ApiError> {
+    let collected = Limited::new(Body::new(body), LIMIT).collect().await;
+    let collected =
+        collected.map_err(|error| ApiError::BadRequest(format!("cannot read the body: {error}")))?;
+    Ok(collected.to_bytes())
+}
+
+/// JSON, or YAML that is not.
+///
+/// # Errors
+/// When it is neither.
+pub(super) fn parse(body: &[u8]) -> Result<Value, ApiError> {
+    if body.starts_with(b"k8s\0") {
+        return Err(ApiError::UnsupportedMediaType(
+            "protobuf is not supported: send JSON".into(),
+        ));
+    }
+    let json = match serde_json::from_slice(body) {
+        Ok(value) => return Ok(value),
+        Err(error) => error,
+    };
+    let text = std::str::from_utf8(body).map_err(|error| ApiError::BadRequest(error.to_string()))?;
+    if text.trim_start().starts_with('{') {
+        return Err(ApiError::BadRequest(format!("not JSON: {json}")));
+    }
+    serde_saphyr::from_str(text)
+        .map_err(|error| ApiError::BadRequest(format!("neither JSON nor YAML: {error}")))
+}
