@@ -1,1 +1,162 @@
-//! The seam is in place; see the module's owner.
+//! Bytes from one side to the other and back, until both have ended. An end is carried as an end (FIN ⇄
+//! END_STREAM), a reset as a reset (RST ⇄ RST_STREAM); nothing is read that the other side cannot soon take,
+//! and a connection that says nothing holds no buffer. It decides nothing, and never waits for one side
+//! before serving the other.
+
+mod direction;
+mod tcp;
+#[cfg(test)]
+mod tests;
+mod tunnel;
+
+use std::future::poll_fn;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use tokio::net::TcpStream;
+
+use direction::Direction;
+pub use tunnel::TunnelStream;
+
+/// Bytes carried, by direction.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// From the client to the server.
+    pub received: AtomicU64,
+    /// From the server to the client.
+    pub sent: AtomicU64,
+}
+
+impl Counters {
+    /// (from the client, from the server).
+    #[must_use]
+    pub fn read(&self) -> (u64, u64) {
+        (
+            self.received.load(Ordering::Relaxed),
+            self.sent.load(Ordering::Relaxed),
+        )
+    }
+}
+
+/// What one side is.
+#[derive(Debug)]
+pub enum Side {
+    /// A socket.
+    Tcp(TcpStream),
+    /// A stream of a tunnel.
+    Tunnel(TunnelStream),
+}
+
+/// How one side broke.
+#[derive(Debug, thiserror::Error)]
+pub enum Broken {
+    /// The socket failed: as a rule its other end has reset it.
+    #[error("{0}")]
+    Socket(#[from] io::Error),
+    /// The stream was reset, or its tunnel is gone.
+    #[error("{0}")]
+    Tunnel(#[from] h2::Error),
+}
+
+/// Why forwarding ended before both sides had ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ForwardError {
+    /// The client's side broke; the server's was reset.
+    #[error("client: {0}")]
+    Client(#[source] Broken),
+    /// The server's side broke; the client's was reset.
+    #[error("server: {0}")]
+    Server(#[source] Broken),
+}
+
+/// What bytes come from.
+trait Reader {
+    /// The next bytes; none once the side has ended.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Broken>>;
+    /// That many bytes were taken by the other side.
+    fn taken(&mut self, count: usize) -> Result<(), Broken>;
+    /// Resolves if the side breaks while nothing is being read from it.
+    fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<Broken>;
+}
+
+/// What bytes go to.
+trait Writer {
+    /// Takes bytes off `chunk`; ready when it is empty.
+    fn poll_write(&mut self, cx: &mut Context<'_>, chunk: &mut Bytes) -> Poll<Result<(), Broken>>;
+    /// Says that nothing follows.
+    fn finish(&mut self) -> Result<(), Broken>;
+    /// Resolves if the side breaks while nothing is being written to it.
+    fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<Broken>;
+}
+
+/// Carries bytes both ways until both sides have ended, or one breaks, whereupon the other is reset.
+pub async fn forward(mut client: Side, mut server: Side, counters: &Counters) -> Result<(), ForwardError> {
+    let result = match (&mut client, &mut server) {
+        (Side::Tcp(client), Side::Tcp(server)) => {
+            let (reader, writer) = tcp::halves(client);
+            let (upstream_reader, upstream_writer) = tcp::halves(server);
+            carry(reader, upstream_writer, upstream_reader, writer, counters).await
+        }
+        (Side::Tcp(client), Side::Tunnel(server)) => {
+            let (reader, writer) = tcp::halves(client);
+            let (upstream_reader, upstream_writer) = server.halves();
+            carry(reader, upstream_writer, upstream_reader, writer, counters).await
+        }
+        (Side::Tunnel(client), Side::Tcp(server)) => {
+            let (reader, writer) = client.halves();
+            let (upstream_reader, upstream_writer) = tcp::halves(server);
+            carry(reader, upstream_writer, upstream_reader, writer, counters).await
+        }
+        (Side::Tunnel(client), Side::Tunnel(server)) => {
+            let (reader, writer) = client.halves();
+            let (upstream_reader, upstream_writer) = server.halves();
+            carry(reader, upstream_writer, upstream_reader, writer, counters).await
+        }
+    };
+    if result.is_err() {
+        client.reset();
+        server.reset();
+    }
+    result
+}
+
+async fn carry(
+    from_client: impl Reader,
+    to_server: impl Writer,
+    from_server: impl Reader,
+    to_client: impl Writer,
+    counters: &Counters,
+) -> Result<(), ForwardError> {
+    let mut request = Direction::new(from_client, to_server, &counters.received);
+    let mut response = Direction::new(from_server, to_client, &counters.sent);
+    poll_fn(|cx| {
+        let requested = request.poll(cx).map_err(|end| match end {
+            direction::Broke::Reader(broken) => ForwardError::Client(broken),
+            direction::Broke::Writer(broken) => ForwardError::Server(broken),
+        })?;
+        let responded = response.poll(cx).map_err(|end| match end {
+            direction::Broke::Reader(broken) => ForwardError::Server(broken),
+            direction::Broke::Writer(broken) => ForwardError::Client(broken),
+        })?;
+        match (requested, responded) {
+            (Poll::Ready(()), Poll::Ready(())) => Poll::Ready(Ok(())),
+            _ => Poll::Pending,
+        }
+    })
+    .await
+}
+
+impl Side {
+    /// Ends the side so that its other end sees a reset.
+    pub fn reset(&mut self) {
+        match self {
+            Self::Tcp(stream) => {
+                // Fails only where there is no connection left to reset.
+                let _ = stream.set_zero_linger();
+            }
+            Self::Tunnel(stream) => stream.reset(h2::Reason::CONNECT_ERROR),
+        }
+    }
+}

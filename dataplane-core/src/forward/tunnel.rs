@@ -1,0 +1,167 @@
+//! A stream of an HBONE tunnel as the side of a connection. The other end may send more only as what it sent
+//! has been written on, so a reader that stalls here stalls it there.
+
+use std::any::Any;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use h2::{Reason, RecvStream, SendStream};
+
+use super::{Broken, Reader, Writer};
+
+/// Frames smaller than this are put together before they are written on.
+const SMALL_FRAME: usize = 1024;
+/// As long as together they are not larger than this.
+const COALESCED: usize = 16 * 1024;
+
+/// An open stream, in both directions.
+pub struct TunnelStream {
+    send: SendStream<Bytes>,
+    receive: RecvStream,
+    /// What the stream's life holds, such as its place in a tunnel.
+    _lease: Option<Box<dyn Any + Send + Sync>>,
+}
+
+impl TunnelStream {
+    /// A stream whose CONNECT was answered.
+    #[must_use]
+    pub fn new(send: SendStream<Bytes>, receive: RecvStream) -> Self {
+        Self {
+            send,
+            receive,
+            _lease: None,
+        }
+    }
+
+    /// Keeps `lease` until the stream is gone.
+    #[must_use]
+    pub fn holding(mut self, lease: impl Any + Send + Sync) -> Self {
+        self._lease = Some(Box::new(lease));
+        self
+    }
+
+    /// Resets the stream.
+    pub fn reset(&mut self, reason: Reason) {
+        self.send.send_reset(reason);
+    }
+
+    pub(super) fn halves(&mut self) -> (TunnelReader<'_>, TunnelWriter<'_>) {
+        let reader = TunnelReader {
+            stream: &mut self.receive,
+            held: None,
+        };
+        (
+            reader,
+            TunnelWriter {
+                stream: &mut self.send,
+            },
+        )
+    }
+}
+
+impl std::fmt::Debug for TunnelStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("TunnelStream")
+            .field(&self.receive.stream_id())
+            .finish()
+    }
+}
+
+pub(super) struct TunnelReader<'s> {
+    stream: &'s mut RecvStream,
+    /// What was received behind coalesced frames: a large frame, the end, or an error.
+    held: Option<Option<Result<Bytes, h2::Error>>>,
+}
+
+pub(super) struct TunnelWriter<'s> {
+    stream: &'s mut SendStream<Bytes>,
+}
+
+impl TunnelReader<'_> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, h2::Error>>> {
+        match self.held.take() {
+            Some(held) => Poll::Ready(held),
+            None => self.stream.poll_data(cx),
+        }
+    }
+
+    /// `first` and the small frames that are already here behind it, as one: one write, one wake-up.
+    fn coalesce(&mut self, first: Bytes, cx: &mut Context<'_>) -> Bytes {
+        let mut whole: Option<BytesMut> = None;
+        loop {
+            let length = whole.as_ref().map_or(first.len(), BytesMut::len);
+            if length >= COALESCED {
+                break;
+            }
+            match self.stream.poll_data(cx) {
+                Poll::Ready(Some(Ok(next))) if next.len() < SMALL_FRAME => {
+                    let whole = whole.get_or_insert_with(|| {
+                        let mut buffer = BytesMut::with_capacity(COALESCED + SMALL_FRAME);
+                        buffer.extend_from_slice(&first);
+                        buffer
+                    });
+                    whole.extend_from_slice(&next);
+                }
+                Poll::Ready(other) => {
+                    self.held = Some(other);
+                    break;
+                }
+                Poll::Pending => break,
+            }
+        }
+        whole.map_or(first, BytesMut::freeze)
+    }
+}
+
+impl Reader for TunnelReader<'_> {
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Broken>> {
+        loop {
+            match ready!(self.poll_frame(cx)).transpose()? {
+                None => return Poll::Ready(Ok(None)),
+                // Such as padding; it ends nothing.
+                Some(frame) if frame.is_empty() => {}
+                Some(frame) if frame.len() < SMALL_FRAME => {
+                    return Poll::Ready(Ok(Some(self.coalesce(frame, cx))));
+                }
+                Some(frame) => return Poll::Ready(Ok(Some(frame))),
+            }
+        }
+    }
+
+    fn taken(&mut self, count: usize) -> Result<(), Broken> {
+        Ok(self.stream.flow_control().release_capacity(count)?)
+    }
+
+    fn poll_broken(&mut self, _: &mut Context<'_>) -> Poll<Broken> {
+        // The writer of the same stream sees it.
+        Poll::Pending
+    }
+}
+
+impl Writer for TunnelWriter<'_> {
+    fn poll_write(&mut self, cx: &mut Context<'_>, chunk: &mut Bytes) -> Poll<Result<(), Broken>> {
+        while !chunk.is_empty() {
+            // Only for what is here: capacity that is reserved is taken from the tunnel's other streams.
+            self.stream.reserve_capacity(chunk.len());
+            if self.stream.capacity() == 0 {
+                match ready!(self.stream.poll_capacity(cx)) {
+                    Some(capacity) => capacity?,
+                    None => return self.poll_broken(cx).map(Err),
+                };
+            }
+            let part = chunk.split_to(chunk.len().min(self.stream.capacity()));
+            self.stream.send_data(part, false)?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn finish(&mut self) -> Result<(), Broken> {
+        Ok(self.stream.send_data(Bytes::new(), true)?)
+    }
+
+    fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<Broken> {
+        self.stream
+            .poll_reset(cx)
+            .map(|reset| Broken::Tunnel(reset.map_or_else(|error| error, Into::into)))
+    }
+}

@@ -1,0 +1,96 @@
+//! The server's end of a tunnel: takes requests until asked to leave, then lets the streams finish.
+
+use std::future::Future;
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream};
+use http::{Request, Response, StatusCode};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::timeout;
+
+use super::keepalive::until_silent;
+use super::{
+    Asked, BadRequest, CONNECTION_WINDOW, FRAME, HANDSHAKE_TIMEOUT, SEND_BUFFER, SERVER_HEADERS,
+    SERVER_STREAMS, STREAM_WINDOW,
+};
+use crate::forward::TunnelStream;
+
+/// A request for a stream, not answered yet.
+#[derive(Debug)]
+pub struct Incoming {
+    request: Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+}
+
+impl Incoming {
+    /// What is asked for, if that can be understood.
+    pub fn asked(&self) -> Result<Asked, BadRequest> {
+        let mut parts = Request::new(()).into_parts().0;
+        parts.method = self.request.method().clone();
+        parts.uri = self.request.uri().clone();
+        parts.headers = self.request.headers().clone();
+        Asked::from_parts(&parts)
+    }
+
+    /// Opens the stream: 200.
+    pub fn accept(mut self) -> Result<TunnelStream, h2::Error> {
+        let send = self.respond.send_response(Response::new(()), false)?;
+        Ok(TunnelStream::new(send, self.request.into_body()))
+    }
+
+    /// Answers with a status and nothing else.
+    pub fn refuse(mut self, status: StatusCode) {
+        let mut response = Response::new(());
+        *response.status_mut() = status;
+        // Fails only where the client is gone already.
+        if self.respond.send_response(response, true).is_ok() {
+            // What the client still wants to send is not wanted (RFC 9113, section 8.1).
+            self.respond.send_reset(Reason::NO_ERROR);
+        }
+    }
+}
+
+/// Serves a tunnel until it ends. `take` is called for each request and must not block. Once `leave`
+/// resolves, the client is asked to go elsewhere (GOAWAY) and the open streams run to their end.
+pub async fn serve<T>(
+    transport: T,
+    mut take: impl FnMut(Incoming),
+    leave: impl Future<Output = ()>,
+) -> Result<(), h2::Error>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    let handshake = h2::server::Builder::new()
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME)
+        .max_header_list_size(SERVER_HEADERS)
+        .max_concurrent_streams(SERVER_STREAMS)
+        .max_send_buffer_size(SEND_BUFFER)
+        .handshake::<_, Bytes>(transport);
+    let Ok(connection) = timeout(HANDSHAKE_TIMEOUT, handshake).await else {
+        return Err(Reason::SETTINGS_TIMEOUT.into());
+    };
+    let mut connection = connection?;
+    let silent = until_silent(connection.ping_pong());
+    tokio::pin!(silent, leave);
+    let mut leaving = false;
+    loop {
+        tokio::select! {
+            biased;
+            next = connection.accept() => match next {
+                None => return Ok(()),
+                Some(next) => {
+                    let (request, respond) = next?;
+                    take(Incoming { request, respond });
+                }
+            },
+            () = &mut silent => return Ok(()),
+            () = &mut leave, if !leaving => {
+                leaving = true;
+                connection.graceful_shutdown();
+            }
+        }
+    }
+}
