@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use tokio::net::TcpListener;
-use trefoil_e2e::programs::{bulk, call, load, serve};
+use trefoil_e2e::programs::{bulk, call, load, redis, serve};
 use trefoil_e2e::{authority, custom_resources, hbone, suites};
 
 #[derive(Parser)]
@@ -23,6 +23,12 @@ enum Command {
     Run {
         /// Their names; none: all of them.
         suites: Vec<String>,
+    },
+    /// Run the smoke test on a Kubernetes that has the mesh and the application in it.
+    Kubernetes {
+        /// The script that made the cluster.
+        #[arg(long)]
+        cluster: PathBuf,
     },
     /// Print the names of the suites.
     Suites,
@@ -64,6 +70,15 @@ enum Command {
         /// Bytes back.
         #[arg(long, default_value_t = 0)]
         down: u64,
+    },
+    /// Pipeline PINGs to a Redis; prints how many were answered.
+    Redis {
+        /// Whose.
+        #[arg(long)]
+        target: std::net::SocketAddr,
+        /// How many.
+        #[arg(long, default_value_t = 1000)]
+        count: usize,
     },
     /// Reset a connection halfway.
     Reset {
@@ -118,6 +133,10 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             let failed = suites::run(&suites).await?;
             return Ok(ExitCode::from(u8::from(failed > 0)));
         }
+        Command::Kubernetes { cluster } => {
+            let failed = suites::run_on_kubernetes(&cluster).await;
+            return Ok(ExitCode::from(u8::from(failed > 0)));
+        }
         Command::Suites => suites::names().for_each(|name| println!("{name}")),
         Command::Clean => suites::clean().await?,
         Command::Crds => print!("{}", custom_resources::definitions()?),
@@ -136,6 +155,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             up,
             down,
         } => print(&bulk::transfer(target, behaviour, up, down).await?)?,
+        Command::Redis { target, count } => print(&redis::ping(target, count).await?)?,
         Command::Reset { target } => bulk::reset(target).await?,
         Command::Certificate(ask) => print(&authority::ask(&ask).await?)?,
         Command::Foreign { uris, root, out } => authority::foreign(&uris, root.as_deref(), &out)?,

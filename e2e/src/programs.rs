@@ -4,6 +4,7 @@
 pub mod bulk;
 pub mod call;
 pub mod load;
+pub mod redis;
 pub mod serve;
 pub mod session;
 

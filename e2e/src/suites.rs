@@ -1,9 +1,11 @@
 //! The suites. Each brings up a mesh of its own, states how many checks it makes at least, and leaves
 //! nothing behind.
 
+mod kubernetes;
 mod matrix;
 
 use std::future::Future;
+use std::path::Path;
 use std::pin::Pin;
 use std::time::Instant;
 
@@ -70,6 +72,16 @@ async fn run_all(wanted: &[String]) -> usize {
         failed += report.failed();
     }
     failed
+}
+
+/// Runs the smoke test against a cluster that is up, through its script; how many checks failed.
+pub async fn run_on_kubernetes(script: &Path) -> usize {
+    let mut report = Report::new("kubernetes");
+    if let Err(error) = kubernetes::run(&mut report, script).await {
+        report.check("the suite runs to its end", Err::<&str, _>(error));
+    }
+    report.close(kubernetes::MINIMUM);
+    report.failed()
 }
 
 /// Removes the meshes that interrupted suites left.
