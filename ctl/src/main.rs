@@ -1,3 +1,91 @@
-//! placeholder
+//! `trefoilctl`: looks at a mesh, changes it, and makes one on this machine.
 
-fn main() {}
+mod ask;
+mod connect;
+mod flags;
+mod local;
+mod output;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use flags::{Flags, Subcommand};
+use local::LocalCommand;
+use local::mesh::Mesh;
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    if let Subcommand::Local {
+        command: LocalCommand::Enter(enter),
+        ..
+    } = &flags.command
+    {
+        return report(enter_namespace(enter));
+    }
+    report(run(flags))
+}
+
+/// Becomes another program: before any thread exists.
+fn enter_namespace(flags: &local::EnterFlags) -> anyhow::Result<i32> {
+    let enter: local::enter::Enter = serde_json::from_str(&flags.spec)?;
+    Err(enter.exec(&flags.command))
+}
+
+fn run(flags: Flags) -> anyhow::Result<i32> {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(tracing_subscriber::EnvFilter::new(&flags.log_level))
+        .init();
+    anyhow::ensure!(
+        rustls::crypto::aws_lc_rs::default_provider()
+            .install_default()
+            .is_ok(),
+        "the TLS provider was installed twice"
+    );
+    // One thread: what dies with its parent dies with the thread that started it.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let code = runtime.block_on(dispatch(flags));
+    runtime.shutdown_background();
+    code
+}
+
+fn report(result: anyhow::Result<i32>) -> ExitCode {
+    match result {
+        Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
+        Err(error) => {
+            eprintln!("trefoilctl: {error:#}");
+            ExitCode::from(1)
+        }
+    }
+}
+
+async fn dispatch(flags: Flags) -> anyhow::Result<i32> {
+    match flags.command {
+        Subcommand::Local { command, mesh } => local(Mesh::new(&mesh)?, flags.output, command).await,
+    }
+}
+
+async fn local(mesh: Mesh, format: output::Format, command: LocalCommand) -> anyhow::Result<i32> {
+    use local::{command as commands, run};
+    match command {
+        LocalCommand::Up(flags) => commands::up(mesh, flags).await?,
+        LocalCommand::Down => {
+            if !commands::down(&mesh).await? {
+                println!("there was no mesh {}", mesh.name);
+            }
+        }
+        LocalCommand::Run(flags) => return run::run(&mesh, flags.request()).await,
+        LocalCommand::Exec { pod, command } => {
+            let (namespace, pod) = local::pod_name(&pod)?;
+            return run::exec(&mesh, namespace, pod, &command).await;
+        }
+        LocalCommand::Status => commands::status(&mesh, format).await?,
+        LocalCommand::Delete { pods } => commands::delete(&mesh, &pods).await?,
+        LocalCommand::Logs { of, sidecar } => commands::logs(&mesh, of.as_deref(), sidecar)?,
+        LocalCommand::Namespace { name, mode } => commands::namespace(&mesh, &name, &mode).await?,
+        LocalCommand::Enter(flags) => return enter_namespace(&flags),
+    }
+    Ok(0)
+}

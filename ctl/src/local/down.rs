@@ -1,0 +1,72 @@
+//! Removes every trace of a mesh on this machine by its names alone: it works after any crash.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::Context;
+use nlink::netlink::namespace::{self, Netns};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::mesh::{Mesh, STATE_ROOT};
+use super::{network, pod};
+
+/// Removes the processes, namespaces and files of a mesh; whether there were any.
+pub(crate) async fn remove(mesh: &Mesh) -> anyhow::Result<bool> {
+    end_daemon(mesh).await;
+    let namespaces = namespace::list_owned(&mesh.owner())?;
+    for netns in &namespaces {
+        end_processes(netns).await;
+        network::remove_namespace(netns)?;
+    }
+    let directory = mesh.directory();
+    let had_files = directory.exists();
+    if had_files {
+        fs::remove_dir_all(&directory).with_context(|| format!("removing {}", directory.display()))?;
+    }
+    // These are shared by all meshes, and stay while another one uses them.
+    for path in [pod::ROOT_MOUNT, "/run/secrets", STATE_ROOT, "/run/trefoil"] {
+        let _ = fs::remove_dir(path);
+    }
+    Ok(had_files || !namespaces.is_empty())
+}
+
+/// Ends a daemon that no longer answers, unless it is this process.
+async fn end_daemon(mesh: &Mesh) {
+    let written = fs::read_to_string(mesh.pid_file())
+        .ok()
+        .and_then(|text| text.trim().parse().ok());
+    let Some(pid) = written
+        .filter(|pid| *pid != std::process::id().cast_signed())
+        .and_then(Pid::from_raw)
+    else {
+        return;
+    };
+    let process = format!("/proc/{}/comm", pid.as_raw_nonzero());
+    for _ in 0..200 {
+        if !fs::read_to_string(&process).is_ok_and(|name| name.trim() == "trefoilctl") {
+            return;
+        }
+        // It may have ended in between.
+        let _ = kill_process(pid, Signal::KILL);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Ends every process in a network namespace.
+pub(crate) async fn end_processes(netns: &str) {
+    let Ok(namespace) = Netns::open(netns) else { return };
+    for _ in 0..200 {
+        let pids = namespace.pids().unwrap_or_default();
+        if pids.is_empty() {
+            return;
+        }
+        for pid in pids
+            .into_iter()
+            .filter_map(|pid| Pid::from_raw(pid.cast_signed()))
+        {
+            // It may have ended in between.
+            let _ = kill_process(pid, Signal::KILL);
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
