@@ -4,6 +4,7 @@
 
 mod control_plane;
 mod held;
+mod metrics;
 mod node;
 mod stream;
 pub(crate) mod stubs;
@@ -12,6 +13,7 @@ pub(crate) mod tests;
 
 use std::time::Duration;
 
+use prometheus_client::registry::Registry;
 use rand::Rng;
 use tokio::sync::{mpsc, watch};
 use trefoil_api::proto::envoy::service::discovery::v3::DeltaDiscoveryResponse;
@@ -78,6 +80,7 @@ pub struct Discovery {
     held: watch::Sender<Held>,
     status: watch::Sender<Status>,
     updates: Option<mpsc::Sender<DeltaDiscoveryResponse>>,
+    metrics: metrics::Metrics,
 }
 
 impl Discovery {
@@ -98,6 +101,7 @@ impl Discovery {
             held: watch::Sender::new(held),
             status: watch::Sender::default(),
             updates: None,
+            metrics: metrics::Metrics::default(),
         }
     }
 
@@ -114,6 +118,11 @@ impl Discovery {
     pub fn with_backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = backoff;
         self
+    }
+
+    /// Registers what the stream counts.
+    pub fn register(&self, registry: &mut Registry) {
+        self.metrics.register(registry);
     }
 
     /// What is held: every resource that was understood.
@@ -137,6 +146,7 @@ impl Discovery {
             let responses = self.status.borrow().responses;
             failures = if responses > before { 0 } else { failures + 1 };
             let pause = self.backoff.pause(failures);
+            self.metrics.ended(&failure);
             tracing::warn!(%failure, ?pause, "the control plane's stream ended");
             self.status.send_modify(|status| {
                 status.connected = false;

@@ -9,8 +9,11 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use tokio_util::task::TaskTracker;
 
+mod signals;
 #[cfg(test)]
 mod tests;
+
+pub use signals::Signals;
 
 /// A wish to finish, and the tasks that it is for.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +23,8 @@ pub struct Drain {
     /// Stop now.
     forced: CancellationToken,
     tasks: TaskTracker,
+    /// Of what this is a part: they wait for its tasks too.
+    wholes: Vec<TaskTracker>,
 }
 
 /// How a drain ended.
@@ -41,13 +46,14 @@ impl Drain {
         Self::default()
     }
 
-    /// A part of this that can be drained alone, and is when this is. Its tasks are its own.
+    /// A part of this that can be drained alone, and is when this is, which then waits for its tasks too.
     #[must_use]
     pub fn child(&self) -> Self {
         Self {
             graceful: self.graceful.child_token(),
             forced: self.forced.child_token(),
             tasks: TaskTracker::new(),
+            wholes: self.wholes.iter().chain([&self.tasks]).cloned().collect(),
         }
     }
 
@@ -85,8 +91,11 @@ impl Drain {
         F::Output: Send + 'static,
     {
         let forced = self.forced.clone();
-        self.tasks
-            .spawn(async move { forced.run_until_cancelled(task).await })
+        let wholes: Vec<_> = self.wholes.iter().map(TaskTracker::token).collect();
+        self.tasks.spawn(async move {
+            let _wholes = wholes;
+            forced.run_until_cancelled(task).await
+        })
     }
 
     /// Tasks that have not ended.

@@ -158,8 +158,10 @@ async fn what_is_forgotten_is_fetched_again() {
     assert_eq!(signer.asked(), 2);
 }
 
+type Answer = Box<dyn Fn(&Identity, &str) -> Vec<String> + Send + Sync>;
+
 /// Answers with what the test says.
-struct Answering(Box<dyn Fn(&Identity, &str) -> Vec<String> + Send + Sync>);
+struct Answering(Answer);
 
 impl Signer for Answering {
     fn sign(&self, identity: &Identity, csr: String) -> BoxFuture<'_, Result<Vec<String>, SignError>> {
@@ -175,7 +177,6 @@ async fn answers_that_are_not_what_was_asked_for_are_not_used() {
         ..quick()
     };
     let authority = Arc::new(TestAuthority::new());
-    type Answer = Box<dyn Fn(&Identity, &str) -> Vec<String> + Send + Sync>;
     let with = |make: fn(&TestAuthority, &Identity, &str) -> Vec<String>| -> Answer {
         let authority = authority.clone();
         Box::new(move |identity, csr| make(&authority, identity, csr))

@@ -79,6 +79,7 @@ impl Discovery {
     /// Applies a response and makes the answer to it.
     async fn take(&self, response: DeltaDiscoveryResponse) -> Result<DeltaDiscoveryRequest, StreamEnd> {
         let refusals = self.store.apply(&response);
+        self.metrics.received(&response, refusals.len());
         for refusal in &refusals {
             tracing::warn!(%refusal, type_url = response.type_url, "refused");
         }

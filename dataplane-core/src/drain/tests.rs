@@ -30,3 +30,15 @@ async fn a_part_drains_with_the_whole_but_not_the_whole_with_a_part() {
     whole.begin();
     assert!(other.is_draining());
 }
+
+#[tokio::test]
+async fn the_whole_waits_for_the_tasks_of_its_parts() {
+    let whole = Drain::new();
+    let part = whole.child().child();
+    let asked = part.clone();
+    let task = part.spawn(async move { asked.draining().await });
+    drop(part);
+    assert_eq!(whole.remaining(), 1);
+    assert_eq!(whole.drain(Duration::from_secs(10)).await, Drained::Complete);
+    assert_eq!(task.await.expect("joined"), Some(()));
+}

@@ -126,7 +126,7 @@ fn meet(
 }
 
 fn refusal(result: Result<(ClientConnection, ServerConnection), String>) -> String {
-    result.err().expect("a refusal")
+    result.expect_err("a refusal")
 }
 
 #[test]
