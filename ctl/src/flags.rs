@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Parser;
 
 use crate::local::LocalCommand;
+use crate::object::Which;
 use crate::output::Format;
 
 /// Looks at a mesh, changes it, and makes one on this machine.
@@ -17,6 +18,9 @@ pub(crate) struct Flags {
     /// How results are printed.
     #[arg(long, short, global = true, default_value = "text")]
     pub(crate) output: Format,
+    /// The mesh on this machine that is meant where there is no other cluster.
+    #[arg(long, global = true, default_value = "trefoil", env = "TREFOIL_MESH")]
+    pub(crate) mesh: String,
     /// What is logged to standard error.
     #[arg(long, global = true, default_value = "warn", env = "TREFOIL_LOG_LEVEL")]
     pub(crate) log_level: String,
@@ -28,11 +32,42 @@ pub(crate) struct Flags {
 /// What to do.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Subcommand {
+    /// Show objects.
+    Get(Which),
+    /// Make objects as files say, and remove what they no longer say.
+    Apply {
+        /// A file of YAML or JSON, or - for standard input.
+        #[arg(long, short)]
+        file: Vec<PathBuf>,
+        /// The namespace of objects that name none.
+        #[arg(long, short)]
+        namespace: Option<String>,
+    },
+    /// Delete objects.
+    Delete(Which),
+    /// Set or remove labels.
+    Label {
+        /// Kind.
+        kind: String,
+        /// Name.
+        name: String,
+        /// KEY=VALUE, or KEY- to remove.
+        #[arg(required = true)]
+        labels: Vec<String>,
+        /// Its namespace.
+        #[arg(long, short)]
+        namespace: Option<String>,
+        /// Labels are always overwritten; accepted for those used to it.
+        #[arg(long)]
+        overwrite: bool,
+    },
+    /// Completions for a shell.
+    Completion {
+        /// Which.
+        shell: clap_complete::Shell,
+    },
     /// The mesh on this machine.
     Local {
-        /// The name of the mesh.
-        #[arg(long, global = true, default_value = "trefoil", env = "TREFOIL_MESH")]
-        mesh: String,
         /// What to do.
         #[command(subcommand)]
         command: LocalCommand,

@@ -3,7 +3,9 @@
 mod ask;
 mod connect;
 mod flags;
+mod kinds;
 mod local;
+mod object;
 mod output;
 
 use std::process::ExitCode;
@@ -62,9 +64,34 @@ fn report(result: anyhow::Result<i32>) -> ExitCode {
 }
 
 async fn dispatch(flags: Flags) -> anyhow::Result<i32> {
+    let mesh = Mesh::new(&flags.mesh)?;
+    let kubeconfig = connect::kubeconfig_path(flags.kubeconfig.as_deref(), &mesh);
+    let client = async || connect::client(kubeconfig.as_deref()).await;
     match flags.command {
-        Subcommand::Local { command, mesh } => local(Mesh::new(&mesh)?, flags.output, command).await,
+        Subcommand::Get(which) => object::get(&client().await?, &which, flags.output).await?,
+        Subcommand::Delete(which) => object::delete(&client().await?, &which).await?,
+        Subcommand::Apply { file, namespace } => {
+            let client = client().await?;
+            for path in &file {
+                object::apply::apply(&client, path, namespace.as_deref()).await?;
+            }
+        }
+        Subcommand::Label {
+            kind,
+            name,
+            labels,
+            namespace,
+            ..
+        } => {
+            object::label(&client().await?, &kind, &name, namespace.as_deref(), &labels).await?;
+        }
+        Subcommand::Completion { shell } => {
+            let mut command = <Flags as clap::CommandFactory>::command();
+            clap_complete::generate(shell, &mut command, "trefoilctl", &mut std::io::stdout());
+        }
+        Subcommand::Local { command } => return local(mesh, flags.output, command).await,
     }
+    Ok(0)
 }
 
 async fn local(mesh: Mesh, format: output::Format, command: LocalCommand) -> anyhow::Result<i32> {

@@ -65,6 +65,9 @@ pub(crate) struct UpFlags {
     /// Isolation of workloads on a node where their namespace does not say: shared or namespace.
     #[arg(long, value_parser = ["shared", "namespace"])]
     pub(crate) isolation: Option<String>,
+    /// Leave the mesh running and return once it is up: the default.
+    #[arg(long, conflicts_with = "foreground")]
+    pub(crate) detach: bool,
     /// Stay in the foreground.
     #[arg(long)]
     pub(crate) foreground: bool,

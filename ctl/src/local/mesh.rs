@@ -34,10 +34,10 @@ pub(crate) struct Node(pub(crate) u8);
 impl Mesh {
     /// The mesh of a name. Errors where the name cannot be part of a namespace's name.
     pub(crate) fn new(name: &str) -> anyhow::Result<Self> {
-        let valid = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
+        let valid = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
         anyhow::ensure!(
             !name.is_empty() && name.len() <= 20 && name.bytes().all(valid),
-            "--mesh {name:?}: up to 20 lower-case letters and digits"
+            "--mesh {name:?}: up to 20 lower-case letters, digits and hyphens"
         );
         Ok(Self { name: name.into() })
     }
