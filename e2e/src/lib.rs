@@ -6,6 +6,7 @@ pub mod authority;
 pub mod capture;
 pub mod custom_resources;
 pub mod hbone;
+pub mod kernel;
 pub mod mesh;
 pub mod programs;
 pub mod report;

@@ -2,6 +2,7 @@
 //! The only file that knows its command line. Removes what it made, also when a suite breaks off.
 
 pub mod names;
+pub mod processes;
 pub mod standard;
 mod token;
 
@@ -47,6 +48,8 @@ pub struct PodPlan {
     pub services: Vec<String>,
     /// The headless service that it is part of.
     pub subdomain: Option<String>,
+    /// The user that it runs as, `UID:GID`.
+    pub user: Option<String>,
 }
 
 /// A pod that runs.
@@ -107,16 +110,27 @@ struct PodStatus {
 
 impl Mesh {
     /// Starts a mesh of two nodes. One of the same name that an interrupted run left is removed first.
-    pub async fn up(name: &str) -> anyhow::Result<Self> {
+    pub async fn up(name: &str, flags: &[&str]) -> anyhow::Result<Self> {
+        Self::up_from(name, flags, binaries()?).await
+    }
+
+    /// The same, with the mesh's programs from another folder.
+    pub async fn up_from(name: &str, flags: &[&str], binaries: PathBuf) -> anyhow::Result<Self> {
         let mesh = Self {
             name: name.into(),
-            binaries: binaries()?,
+            binaries,
         };
         mesh.local(&["down"]).await.ok();
-        mesh.local(&["up", "--detach"])
+        mesh.local(&[&["up"], flags].concat())
             .await
             .context("starting the mesh")?;
         Ok(mesh)
+    }
+
+    /// The folder of the mesh's programs.
+    #[must_use]
+    pub fn binaries(&self) -> &Path {
+        &self.binaries
     }
 
     /// Removes everything that a mesh of this name consists of.
@@ -141,7 +155,8 @@ impl Mesh {
 
     /// `trefoilctl local` with arguments; its output.
     pub async fn local(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        self.ctl_fed(&[&["local"], arguments].concat(), None).await
+        let local = ["local", "--mesh", &self.name];
+        self.ctl_fed(&[&local, arguments].concat(), None).await
     }
 
     async fn ctl_fed(&self, arguments: &[&str], input: Option<&str>) -> anyhow::Result<String> {
@@ -164,7 +179,8 @@ impl Mesh {
     fn command(&self, arguments: &[impl AsRef<OsStr>]) -> Command {
         let mut command = Command::new(self.binaries.join("trefoilctl"));
         command
-            .args(["--mesh", &self.name])
+            .arg("--kubeconfig")
+            .arg(self.kubeconfig())
             .args(arguments)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -179,7 +195,7 @@ impl Mesh {
         arguments.extend(["--create-namespace", &plan.namespace, "--name", &plan.name]);
         arguments.extend(["--node", &plan.node, "--service-account", &plan.account]);
         for label in &plan.labels {
-            arguments.extend(["--label", label]);
+            arguments.extend(["--labels", label]);
         }
         for port in &ports {
             arguments.extend(["--port", port]);
@@ -189,6 +205,9 @@ impl Mesh {
         }
         if let Some(subdomain) = &plan.subdomain {
             arguments.extend(["--subdomain", subdomain]);
+        }
+        if let Some(user) = &plan.user {
+            arguments.extend(["--user", user]);
         }
         arguments.push("--");
         arguments.extend(command);
@@ -228,7 +247,8 @@ impl Mesh {
     /// Starts a program in a pod, in the foreground of a child process.
     pub fn start(&self, pod: &Pod, command: &[&str]) -> anyhow::Result<Child> {
         let target = format!("{}/{}", pod.namespace, pod.name);
-        let arguments = [&["local", "exec", &target, "--"], command].concat();
+        let local = ["local", "--mesh", &self.name, "exec", &target, "--"];
+        let arguments = [&local, command].concat();
         self.command(&arguments)
             .stdin(Stdio::null())
             .spawn()
@@ -290,10 +310,15 @@ impl Mesh {
 
     /// Sets the mode of a namespace.
     pub async fn label_namespace(&self, namespace: &str, mode: &str) -> anyhow::Result<()> {
-        let label = format!("{}={mode}", trefoil_api::names::label::DATAPLANE_MODE);
-        self.ctl(&["label", "namespace", namespace, &label])
+        self.local(&["namespace", namespace, "--mode", mode])
             .await
             .map(drop)
+    }
+
+    /// Ends a pod.
+    pub async fn end(&self, pod: &Pod) -> anyhow::Result<()> {
+        let name = format!("{}/{}", pod.namespace, pod.name);
+        self.local(&["delete", &name]).await.map(drop)
     }
 
     /// The annotations of a pod.
@@ -334,7 +359,7 @@ impl Drop for Mesh {
     fn drop(&mut self) {
         // A suite that breaks off must not leave a mesh behind; `down` twice is harmless.
         let _ = std::process::Command::new(self.binaries.join("trefoilctl"))
-            .args(["--mesh", &self.name, "local", "down"])
+            .args(["local", "--mesh", &self.name, "down"])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .status();

@@ -3,6 +3,9 @@
 
 mod kubernetes;
 mod matrix;
+mod programs;
+mod survival;
+mod switch;
 
 use std::future::Future;
 use std::path::Path;
@@ -25,11 +28,33 @@ struct Suite {
 }
 
 /// All suites, in the order in which they are best read.
-const SUITES: &[Suite] = &[Suite {
-    name: "matrix",
-    minimum: 50,
-    run: |report| Box::pin(matrix::run(report)),
-}];
+const SUITES: &[Suite] = &[
+    Suite {
+        name: "matrix",
+        minimum: 63,
+        run: |report| Box::pin(matrix::run(report)),
+    },
+    Suite {
+        name: "programs",
+        minimum: 28,
+        run: |report| Box::pin(programs::run(report)),
+    },
+    Suite {
+        name: "switch",
+        minimum: 12,
+        run: |report| Box::pin(switch::run(report)),
+    },
+    Suite {
+        name: "survival",
+        minimum: 41,
+        run: |report| Box::pin(survival::run(report)),
+    },
+    Suite {
+        name: "away",
+        minimum: 5,
+        run: |report| Box::pin(survival::away::run(report)),
+    },
+];
 
 /// The names of all suites.
 pub fn names() -> impl Iterator<Item = &'static str> {

@@ -25,8 +25,12 @@ pub struct Standard {
 
 impl Standard {
     /// Starts it.
-    pub async fn up(name: &str) -> anyhow::Result<Self> {
-        let mesh = Mesh::up(name).await?;
+    pub async fn up(name: &str, flags: &[&str]) -> anyhow::Result<Self> {
+        Self::over(Mesh::up(name, flags).await?).await
+    }
+
+    /// Makes the standard pods in a mesh.
+    pub async fn over(mesh: Mesh) -> anyhow::Result<Self> {
         let mut standard = Self {
             mesh,
             clients: BTreeMap::new(),
@@ -54,7 +58,7 @@ impl Standard {
             labels: vec!["app=server".into()],
             ports: vec![port::HTTP, port::TCP],
             services: vec![format!("server:80:{}", port::HTTP)],
-            subdomain: None,
+            ..PodPlan::default()
         };
         let program = self.mesh.program()?;
         let who = format!("{namespace}/{name}");

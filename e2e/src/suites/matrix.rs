@@ -77,7 +77,7 @@ impl std::fmt::Display for Policy {
 type Cell = (&'static str, &'static str, &'static str, bool);
 
 pub(super) async fn run(report: &mut Report) -> anyhow::Result<()> {
-    let standard = Standard::up(&super::mesh_of("matrix")).await?;
+    let standard = Standard::up(&super::mesh_of("matrix"), &[]).await?;
     let mut verdicts: BTreeMap<Cell, Vec<String>> = BTreeMap::new();
     for policy in POLICIES {
         enforce(&standard, policy).await?;

@@ -1,0 +1,20 @@
+//! What the kernel says of a network namespace: a witness that asks no part of the mesh.
+
+/// Established connections of a port in a network namespace, as the kernel lists them.
+pub async fn sockets(netns: &str, port: u16) -> anyhow::Result<String> {
+    let filter = format!("( sport = :{port} )");
+    let output = tokio::process::Command::new("ip")
+        .args([
+            "netns",
+            "exec",
+            netns,
+            "ss",
+            "-Htn",
+            "state",
+            "established",
+            &filter,
+        ])
+        .output()
+        .await?;
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+}
