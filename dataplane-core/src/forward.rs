@@ -12,11 +12,13 @@ mod tunnel;
 use std::future::poll_fn;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use tokio::net::TcpStream;
 
+use crate::telemetry::Series;
 use direction::Direction;
 pub use tunnel::TunnelStream;
 
@@ -27,9 +29,38 @@ pub struct Counters {
     pub received: AtomicU64,
     /// From the server to the client.
     pub sent: AtomicU64,
+    totals: [OnceLock<Arc<Series>>; 2],
+}
+
+#[derive(Clone, Copy)]
+enum Towards {
+    Server,
+    Client,
 }
 
 impl Counters {
+    /// Adds to totals too, from now on. Holds for two: the reporters of both ends may be here.
+    pub fn total_in(&self, series: Arc<Series>) {
+        for total in &self.totals {
+            if total.get().is_none() {
+                // Only one task sets it.
+                let _ = total.set(series);
+                return;
+            }
+        }
+    }
+
+    fn add(&self, towards: Towards, count: usize) {
+        let (own, of): (_, fn(&Series) -> &AtomicU64) = match towards {
+            Towards::Server => (&self.received, |series| &series.received),
+            Towards::Client => (&self.sent, |series| &series.sent),
+        };
+        own.fetch_add(count as u64, Ordering::Relaxed);
+        for total in self.totals.iter().filter_map(OnceLock::get) {
+            of(total).fetch_add(count as u64, Ordering::Relaxed);
+        }
+    }
+
     /// (from the client, from the server).
     #[must_use]
     pub fn read(&self) -> (u64, u64) {
@@ -91,46 +122,55 @@ trait Writer {
     fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<Broken>;
 }
 
-/// Carries bytes both ways until both sides have ended, or one breaks, whereupon the other is reset.
-pub async fn forward(mut client: Side, mut server: Side, counters: &Counters) -> Result<(), ForwardError> {
-    let result = match (&mut client, &mut server) {
+/// Both sides. Unless both have ended, neither may look as if it had.
+struct Sides {
+    client: Side,
+    server: Side,
+    ended: bool,
+}
+
+impl Drop for Sides {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.client.reset();
+            self.server.reset();
+        }
+    }
+}
+
+/// Carries bytes both ways until both sides have ended. If one breaks, or this is dropped before, both are
+/// reset.
+pub async fn forward(client: Side, server: Side, counters: &Counters) -> Result<(), ForwardError> {
+    let mut sides = Sides {
+        client,
+        server,
+        ended: false,
+    };
+    let result = match (&mut sides.client, &mut sides.server) {
         (Side::Tcp(client), Side::Tcp(server)) => {
-            let (reader, writer) = tcp::halves(client);
-            let (upstream_reader, upstream_writer) = tcp::halves(server);
-            carry(reader, upstream_writer, upstream_reader, writer, counters).await
+            carry(tcp::halves(client), tcp::halves(server), counters).await
         }
         (Side::Tcp(client), Side::Tunnel(server)) => {
-            let (reader, writer) = tcp::halves(client);
-            let (upstream_reader, upstream_writer) = server.halves();
-            carry(reader, upstream_writer, upstream_reader, writer, counters).await
+            carry(tcp::halves(client), server.halves(), counters).await
         }
         (Side::Tunnel(client), Side::Tcp(server)) => {
-            let (reader, writer) = client.halves();
-            let (upstream_reader, upstream_writer) = tcp::halves(server);
-            carry(reader, upstream_writer, upstream_reader, writer, counters).await
+            carry(client.halves(), tcp::halves(server), counters).await
         }
         (Side::Tunnel(client), Side::Tunnel(server)) => {
-            let (reader, writer) = client.halves();
-            let (upstream_reader, upstream_writer) = server.halves();
-            carry(reader, upstream_writer, upstream_reader, writer, counters).await
+            carry(client.halves(), server.halves(), counters).await
         }
     };
-    if result.is_err() {
-        client.reset();
-        server.reset();
-    }
+    sides.ended = result.is_ok();
     result
 }
 
 async fn carry(
-    from_client: impl Reader,
-    to_server: impl Writer,
-    from_server: impl Reader,
-    to_client: impl Writer,
+    (from_client, to_client): (impl Reader, impl Writer),
+    (from_server, to_server): (impl Reader, impl Writer),
     counters: &Counters,
 ) -> Result<(), ForwardError> {
-    let mut request = Direction::new(from_client, to_server, &counters.received);
-    let mut response = Direction::new(from_server, to_client, &counters.sent);
+    let mut request = Direction::new(from_client, to_server, counters, Towards::Server);
+    let mut response = Direction::new(from_server, to_client, counters, Towards::Client);
     poll_fn(|cx| {
         let requested = request.poll(cx).map_err(|end| match end {
             direction::Broke::Reader(broken) => ForwardError::Client(broken),

@@ -12,7 +12,7 @@ mod tunnel;
 use std::time::Duration;
 
 pub use pool::{Pool, PoolConfig};
-pub use request::{Asked, BadRequest, Opening, baggage};
+pub use request::{Asked, BadRequest, Destination, Opening, baggage};
 pub use server::{Incoming, serve};
 pub use tunnel::OpenError;
 

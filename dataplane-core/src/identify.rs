@@ -2,13 +2,9 @@
 //! the socket belongs to. Never from what the other end says without proof.
 
 use rustls::ServerConnection;
-use rustls_pki_types::CertificateDer;
 use trefoil_api::Identity;
-use trefoil_api::identity::NotAnIdentity;
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-#[cfg(test)]
-mod tests;
+use crate::tls::{PeerRefused, leaf_identity};
 
 /// The other end of a connection, as far as it is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,20 +28,14 @@ pub enum Peer {
 }
 
 /// Why a TLS peer has no identity.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unidentified {
     /// It sent no certificate, or the handshake is not complete.
     #[error("the peer presented no certificate")]
     NoCertificate,
-    /// The certificate cannot be read.
-    #[error("the peer's certificate cannot be read: {0}")]
-    Malformed(String),
-    /// A SPIFFE certificate has exactly one URI (X.509-SVID specification, section 2).
-    #[error("the peer's certificate has {0} URI names, not exactly one")]
-    NotOneName(usize),
-    /// Its one name is something else.
-    #[error("the peer's certificate: {0}")]
-    NotAnIdentity(#[from] NotAnIdentity),
+    /// Its certificate does not prove one identity.
+    #[error("the peer: {0}")]
+    Refused(#[from] PeerRefused),
 }
 
 impl Peer {
@@ -56,7 +46,7 @@ impl Peer {
             .filter(|_| !connection.is_handshaking())
             .and_then(<[_]>::first)
             .ok_or(Unidentified::NoCertificate)?;
-        named(leaf).map(Self::Verified)
+        Ok(Self::Verified(leaf_identity(leaf)?))
     }
 
     /// A workload whose sockets this process holds.
@@ -83,27 +73,5 @@ impl Peer {
             Self::SameNode(_) => "same_node",
             Self::Unauthenticated => "none",
         }
-    }
-}
-
-/// The one identity that a certificate names.
-fn named(leaf: &CertificateDer<'_>) -> Result<Identity, Unidentified> {
-    let malformed = |error: &dyn std::fmt::Display| Unidentified::Malformed(error.to_string());
-    let (_, certificate) = X509Certificate::from_der(leaf).map_err(|error| malformed(&error))?;
-    let extension = certificate
-        .subject_alternative_name()
-        .map_err(|error| malformed(&error))?;
-    let names = extension
-        .iter()
-        .flat_map(|extension| &extension.value.general_names);
-    let uris: Vec<&str> = names
-        .filter_map(|name| match name {
-            GeneralName::URI(uri) => Some(*uri),
-            _ => None,
-        })
-        .collect();
-    match uris.as_slice() {
-        [one] => Ok(one.parse()?),
-        several => Err(Unidentified::NotOneName(several.len())),
     }
 }

@@ -1,17 +1,17 @@
 //! One direction of a connection, as a state machine: its state is all that an idle one costs.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
-use super::{Broken, Reader, Writer};
+use super::{Broken, Counters, Reader, Towards, Writer};
 
 pub(super) struct Direction<'c, R, W> {
     reader: R,
     writer: W,
     state: State,
-    counter: &'c AtomicU64,
+    counters: &'c Counters,
+    towards: Towards,
 }
 
 enum State {
@@ -28,12 +28,13 @@ pub(super) enum Broke {
 }
 
 impl<'c, R: Reader, W: Writer> Direction<'c, R, W> {
-    pub(super) fn new(reader: R, writer: W, counter: &'c AtomicU64) -> Self {
+    pub(super) fn new(reader: R, writer: W, counters: &'c Counters, towards: Towards) -> Self {
         Self {
             reader,
             writer,
             state: State::Reading,
-            counter,
+            counters,
+            towards,
         }
     }
 
@@ -60,7 +61,7 @@ impl<'c, R: Reader, W: Writer> Direction<'c, R, W> {
                 State::Writing(chunk, count) => {
                     match self.writer.poll_write(cx, chunk).map_err(Broke::Writer)? {
                         Poll::Ready(()) => {
-                            self.counter.fetch_add(*count as u64, Ordering::Relaxed);
+                            self.counters.add(self.towards, *count);
                             self.reader.taken(*count).map_err(Broke::Reader)?;
                             self.state = State::Reading;
                         }

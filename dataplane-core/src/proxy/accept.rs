@@ -1,0 +1,101 @@
+//! The accept loop, the same for all that arrives. Connections are taken only while the pod's budget lasts;
+//! a flood waits at its own listener.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{sleep, timeout};
+
+use super::pod::Served;
+use super::{Proxy, inbound, outbound, tunnels};
+use crate::sockets::canonical;
+
+/// How a connection came here.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Capture {
+    /// The pod dialled.
+    Outbound,
+    /// Somebody dialled the pod.
+    Plaintext,
+    /// Somebody's plane dialled this one.
+    Hbone,
+}
+
+/// Takes connections until the pod is drained and its listener quiet.
+pub(super) async fn accept(proxy: Arc<Proxy>, pod: Arc<Served>, listener: TcpListener, capture: Capture) {
+    loop {
+        let permit = permit(&proxy, &pod, capture).await;
+        let next = tokio::select! {
+            biased;
+            next = listener.accept() => next,
+            () = pod.drain.draining() => match timeout(proxy.config.quiet, listener.accept()).await {
+                Ok(next) => next,
+                Err(_) => return,
+            },
+        };
+        match next {
+            Ok((stream, source)) => start(&proxy, &pod, capture, stream, canonical(source), permit),
+            Err(error) => refused(&error).await,
+        }
+    }
+}
+
+fn start(
+    proxy: &Arc<Proxy>,
+    pod: &Arc<Served>,
+    capture: Capture,
+    stream: TcpStream,
+    source: SocketAddr,
+    permit: Option<OwnedSemaphorePermit>,
+) {
+    let (proxy, serving) = (proxy.clone(), pod.clone());
+    let tasks = &pod.drain;
+    match capture {
+        Capture::Outbound => drop(tasks.spawn(async move {
+            outbound::serve(proxy, serving, stream, source).await;
+            drop(permit);
+        })),
+        Capture::Plaintext => drop(tasks.spawn(async move {
+            inbound::serve(proxy, serving, stream, source).await;
+            drop(permit);
+        })),
+        Capture::Hbone => drop(tasks.spawn(async move {
+            tunnels::serve(proxy, serving, stream, source).await;
+            drop(permit);
+        })),
+    }
+}
+
+/// Leave to take one more connection. None if the budget was closed, which it never is.
+async fn permit(proxy: &Proxy, pod: &Served, capture: Capture) -> Option<OwnedSemaphorePermit> {
+    let (budget, name): (&Arc<Semaphore>, _) = match capture {
+        Capture::Outbound | Capture::Plaintext => (&pod.budget.connections, "connections"),
+        Capture::Hbone => (&pod.budget.tunnels, "tunnels"),
+    };
+    if let Ok(permit) = budget.clone().try_acquire_owned() {
+        return Some(permit);
+    }
+    proxy.metrics.exhausted(&pod.workload_uid, name);
+    tracing::warn!(
+        workload = pod.workload_uid,
+        budget = name,
+        "budget used up: connections wait"
+    );
+    budget.clone().acquire_owned().await.ok()
+}
+
+/// Errors of one connection that ended before it was taken, and of the process, such as no descriptors left:
+/// those pass only with time.
+async fn refused(error: &io::Error) {
+    match error.kind() {
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset => {}
+        _ => {
+            tracing::warn!(%error, "a connection could not be taken");
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! The connections there are: registered before they are decided, so that a change of policy between the two
+//! finds them.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::Serialize;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::authorize::Denied;
+use crate::forward::Counters;
+use crate::identify::Peer;
+
+/// Which way a connection goes, from its pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// The pod is the client.
+    Outbound,
+    /// The pod is the server.
+    Inbound,
+}
+
+/// A connection, as the admin interface shows it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Connection {
+    /// Kubernetes uid of the pod it is of.
+    pub pod: String,
+    /// Which way it goes.
+    pub direction: Direction,
+    /// The client's address.
+    pub source: SocketAddr,
+    /// The server's address, as the client dialled it.
+    pub destination: SocketAddr,
+    /// Who the other end is, where it has proved it.
+    pub peer: Option<String>,
+    /// `mutual_tls`, `same_node` or `none`; of outbound connections the server's plane knows.
+    pub path: &'static str,
+    /// Age.
+    pub seconds: u64,
+    /// Bytes from the client.
+    pub received: u64,
+    /// Bytes from the server.
+    pub sent: u64,
+}
+
+/// What is registered.
+pub(super) struct Live {
+    pub(super) pod: String,
+    pub(super) direction: Direction,
+    pub(super) source: SocketAddr,
+    pub(super) destination: SocketAddr,
+    pub(super) peer: Peer,
+    /// xDS uid of the server, of inbound connections.
+    pub(super) server: String,
+    pub(super) counters: Arc<Counters>,
+    pub(super) since: Instant,
+    pub(super) cut: Mutex<Option<oneshot::Sender<Denied>>>,
+}
+
+/// All connections of a proxy.
+#[derive(Default)]
+pub(super) struct Connections {
+    next: AtomicU64,
+    live: Mutex<HashMap<u64, Arc<Live>>>,
+}
+
+/// A registered connection; dropped, it is registered no more.
+pub(super) struct Tracked {
+    id: u64,
+    connections: Arc<Connections>,
+    live: Arc<Live>,
+    cut: oneshot::Receiver<Denied>,
+}
+
+impl Live {
+    /// Ends the connection, which policy no longer allows.
+    pub(super) fn cut(&self, denied: Denied) {
+        let cut = self.cut.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(cut) = cut {
+            // Gone by itself meanwhile.
+            let _ = cut.send(denied);
+        }
+    }
+}
+
+impl Connections {
+    pub(super) fn track(
+        self: &Arc<Self>,
+        pod: &str,
+        (direction, server): (Direction, &str),
+        (source, destination): (SocketAddr, SocketAddr),
+        peer: Peer,
+    ) -> Tracked {
+        let (sender, cut) = oneshot::channel();
+        let live = Arc::new(Live {
+            pod: pod.to_owned(),
+            direction,
+            source,
+            destination,
+            peer,
+            server: server.to_owned(),
+            counters: Arc::default(),
+            since: Instant::now(),
+            cut: Mutex::new(Some(sender)),
+        });
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        self.lock().insert(id, live.clone());
+        Tracked {
+            id,
+            connections: self.clone(),
+            live,
+            cut,
+        }
+    }
+
+    /// Those that policy of this proxy decides.
+    pub(super) fn decided(&self) -> Vec<Arc<Live>> {
+        let inbound = |live: &&Arc<Live>| live.direction == Direction::Inbound;
+        self.lock().values().filter(inbound).cloned().collect()
+    }
+
+    pub(super) fn list(&self) -> Vec<Connection> {
+        let live: Vec<Arc<Live>> = self.lock().values().cloned().collect();
+        live.iter().map(|live| live.show()).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Live>>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Live {
+    fn show(&self) -> Connection {
+        let (received, sent) = self.counters.read();
+        Connection {
+            pod: self.pod.clone(),
+            direction: self.direction,
+            source: self.source,
+            destination: self.destination,
+            peer: self.peer.identity().map(ToString::to_string),
+            path: self.peer.path(),
+            seconds: self.since.elapsed().as_secs(),
+            received,
+            sent,
+        }
+    }
+}
+
+impl Tracked {
+    pub(super) fn counters(&self) -> &Arc<Counters> {
+        &self.live.counters
+    }
+
+    /// Resolves if policy no longer allows the connection.
+    pub(super) async fn cut(&mut self) -> Denied {
+        match (&mut self.cut).await {
+            Ok(denied) => denied,
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+impl Drop for Tracked {
+    fn drop(&mut self) {
+        self.connections.lock().remove(&self.id);
+    }
+}

@@ -1,0 +1,200 @@
+//! What a pod dials: resolved, and carried by the way that leads there.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+use trefoil_api::names::port;
+
+use super::Proxy;
+use super::connections::{Direction, Tracked};
+use super::failure::Failure;
+use super::inbound::{Arrival, Reached, fail, reach};
+use super::pod::Served;
+use crate::forward::{Side, forward};
+use crate::hbone::{Opening, baggage};
+use crate::identify::Peer;
+use crate::resolve::{Target, resolve};
+use crate::sockets;
+use crate::state::{Service, Tunnel, Workload};
+use crate::telemetry::{Record, Reporter};
+
+/// The way to a server.
+enum Way {
+    /// A socket, or a stream of a tunnel.
+    Open(Side),
+    /// The application itself, of a pod that is served here too.
+    SameNode(Box<Reached>),
+}
+
+/// Serves a connection that the pod made.
+pub(super) async fn serve(proxy: Arc<Proxy>, pod: Arc<Served>, client: TcpStream, source: SocketAddr) {
+    let connected = Box::pin(async {
+        let mut record = Record::new(&proxy.metrics, Reporter::Source, source);
+        record.source.identity = Some(pod.identity.clone());
+        match connect(&proxy, &pod, &client, &mut record).await {
+            Ok((way, tracked)) => Ok((way, tracked, record)),
+            Err(failure) => Err(fail(&proxy, record, failure)),
+        }
+    });
+    match connected.await {
+        Ok((way, tracked, record)) => carry(&proxy, Side::Tcp(client), way, tracked, record).await,
+        Err(_) => sockets::reset(client),
+    }
+}
+
+/// Where a captured connection was going. What was not redirected here has no business here.
+pub(super) fn captured(pod: &Served, client: &TcpStream) -> Result<SocketAddr, Failure> {
+    let destination = pod
+        .dialer
+        .original_destination(client)
+        .map_err(Failure::OriginalDestination)?;
+    let local = client.local_addr().map_err(Failure::OriginalDestination)?;
+    if destination == sockets::canonical(local) {
+        return Err(Failure::Loop(destination));
+    }
+    Ok(destination)
+}
+
+async fn connect(
+    proxy: &Proxy,
+    pod: &Served,
+    client: &TcpStream,
+    record: &mut Record,
+) -> Result<(Way, Tracked), Failure> {
+    let source = record.source_address;
+    let destination = captured(pod, client)?;
+    record.destination_address = Some(destination);
+    let own = pod.workload(proxy).await?;
+    record.source.workload = Some(own.clone());
+    let of = (Direction::Outbound, "");
+    let ends = (source, destination);
+    let tracked = proxy.connections.track(&pod.uid, of, ends, Peer::Unauthenticated);
+    let target = resolve(&proxy.store, &own, destination, &mut rand::rng());
+    let way = match target {
+        Target::Passthrough(address) => direct(pod, address).await?,
+        Target::Workload {
+            workload,
+            address,
+            service,
+        } => {
+            record.destination_address = Some(address);
+            record.destination.identity = Some(workload.identity.clone());
+            record.destination.workload = Some(workload.clone());
+            record.service.clone_from(&service);
+            let to = Endpoint {
+                workload,
+                address,
+                service,
+            };
+            towards(proxy, pod, &own, to, record).await?
+        }
+        Target::NoEndpoint { service } => {
+            let name = service.hostname.clone();
+            record.service = Some(service);
+            return Err(Failure::NoEndpoint(name));
+        }
+        Target::Refused => return Err(Failure::NotRegistered(destination)),
+    };
+    Ok((way, tracked))
+}
+
+/// The endpoint that was chosen.
+struct Endpoint {
+    workload: Arc<Workload>,
+    address: SocketAddr,
+    service: Option<Arc<Service>>,
+}
+
+async fn towards(
+    proxy: &Proxy,
+    pod: &Served,
+    own: &Workload,
+    to: Endpoint,
+    record: &mut Record,
+) -> Result<Way, Failure> {
+    if to.workload.tunnel == Tunnel::None {
+        // Whoever is outside the mesh has proved nothing.
+        record.destination.identity = None;
+        return direct(pod, to.address).await;
+    }
+    if let Some(server) = proxy.same_node(own, &to.workload) {
+        record.path = "same_node";
+        let inbound = Record::new(&proxy.metrics, Reporter::Destination, record.source_address);
+        let arrival = Arrival {
+            peer: Peer::same_node(pod.identity.clone()),
+            source: record.source_address,
+            destination: to.address,
+            service: to.service,
+        };
+        let reached = reach(proxy, &server, inbound, arrival).await?;
+        return Ok(Way::SameNode(Box::new(reached)));
+    }
+    record.path = "mutual_tls";
+    let plane = SocketAddr::new(to.address.ip(), port::HBONE);
+    record.tunnel_address = Some(plane);
+    tunnel(proxy, pod, own, &to, plane, record.source_address).await
+}
+
+async fn direct(pod: &Served, address: SocketAddr) -> Result<Way, Failure> {
+    let stream = sockets::connect(&*pod.dialer, address, None).await?;
+    Ok(Way::Open(Side::Tcp(stream)))
+}
+
+/// A stream of a tunnel to the endpoint's plane, dialled from the client's own namespace.
+async fn tunnel(
+    proxy: &Proxy,
+    pod: &Served,
+    own: &Workload,
+    to: &Endpoint,
+    plane: SocketAddr,
+    source: SocketAddr,
+) -> Result<Way, Failure> {
+    let expected = &to.workload.identity;
+    let opening = Opening {
+        destination: to.address,
+        destination_uid: &to.workload.uid,
+        source,
+        service: to.service.as_ref().map(|service| service.hostname.as_str()),
+        baggage: baggage(own),
+    };
+    let connect = || {
+        let (certificates, dialer) = (proxy.certificates.clone(), pod.dialer.clone());
+        let (identity, expected) = (pod.identity.clone(), expected.clone());
+        async move {
+            let config = certificates.client_config(&identity, &[expected]).await?;
+            Ok((sockets::connect(&*dialer, plane, None).await?, config))
+        }
+    };
+    let stream = pod.pool.open(plane, expected, &opening, connect).await?;
+    Ok(Way::Open(Side::Tunnel(stream)))
+}
+
+/// Carries a connection to its end. On the same node both ends are reported here, and the server's end may
+/// be cut.
+async fn carry(proxy: &Proxy, client: Side, way: Way, tracked: Tracked, mut record: Record) {
+    let counters = tracked.counters().clone();
+    record.opened(&counters);
+    let result = match way {
+        Way::Open(server) => forward(client, server, &counters).await.map_err(Failure::from),
+        Way::SameNode(reached) => {
+            let Reached {
+                application,
+                record: mut at_server,
+                tracked: mut decided,
+            } = *reached;
+            at_server.opened(&counters);
+            let result = tokio::select! {
+                result = forward(client, Side::Tcp(application), &counters) => result.map_err(Failure::from),
+                denied = decided.cut() => Err(denied.into()),
+            };
+            if let Err(failure) = &result {
+                at_server.ended(failure.outcome(proxy.config.plane));
+            }
+            result
+        }
+    };
+    if let Err(failure) = result {
+        record.ended(failure.outcome(proxy.config.plane));
+    }
+}

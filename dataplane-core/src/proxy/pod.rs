@@ -1,0 +1,148 @@
+//! One pod that is served: its sockets, its tunnels, its budgets, and the tasks that are its own.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use trefoil_api::Identity;
+
+use super::accept::{Capture, accept};
+use super::failure::Failure;
+use super::{Proxy, ProxyConfig};
+use crate::Drain;
+use crate::hbone::Pool;
+use crate::sockets::{self, Dialer};
+use crate::state::Workload;
+
+/// A pod to serve.
+pub struct Pod {
+    /// Kubernetes uid.
+    pub uid: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Who it is.
+    pub identity: Identity,
+    /// Its xDS uid.
+    pub workload_uid: String,
+    /// Where its outbound connections arrive.
+    pub outbound: TcpListener,
+    /// Where plaintext to it arrives.
+    pub inbound: TcpListener,
+    /// Where tunnels to it arrive.
+    pub hbone: TcpListener,
+    /// Sockets of its namespace.
+    pub dialer: Arc<dyn Dialer>,
+}
+
+/// A pod that is served.
+pub(super) struct Served {
+    pub(super) uid: String,
+    pub(super) identity: Identity,
+    pub(super) workload_uid: String,
+    pub(super) dialer: Arc<dyn Dialer>,
+    pub(super) pool: Pool,
+    pub(super) budget: Budget,
+    /// Its tasks; draining them means to take no new connections.
+    pub(super) drain: Drain,
+    /// Told to leave: the tunnels that there are. Replaced each time.
+    leave: Mutex<CancellationToken>,
+}
+
+/// What one pod may use, so that a flood of its is its own affair.
+pub(super) struct Budget {
+    pub(super) connections: Arc<Semaphore>,
+    pub(super) handshakes: Semaphore,
+    pub(super) tunnels: Arc<Semaphore>,
+}
+
+impl Budget {
+    fn new(config: &ProxyConfig) -> Self {
+        Self {
+            connections: Arc::new(Semaphore::new(config.connections)),
+            handshakes: Semaphore::new(config.handshakes),
+            tunnels: Arc::new(Semaphore::new(config.tunnels)),
+        }
+    }
+}
+
+impl Served {
+    /// Starts the three accept loops.
+    pub(super) fn start(proxy: &Arc<Proxy>, pod: Pod) -> Arc<Self> {
+        let served = Arc::new(Self {
+            uid: pod.uid,
+            identity: pod.identity,
+            workload_uid: pod.workload_uid,
+            dialer: pod.dialer,
+            pool: Pool::new(proxy.config.pool),
+            budget: Budget::new(&proxy.config),
+            drain: proxy.drain.child(),
+            leave: Mutex::default(),
+        });
+        let captures = [
+            (Capture::Outbound, pod.outbound),
+            (Capture::Plaintext, pod.inbound),
+            (Capture::Hbone, pod.hbone),
+        ];
+        for (capture, listener) in captures {
+            if let Err(error) = sockets::options(&listener) {
+                tracing::warn!(pod = served.uid, %error, "options of a listener could not be set");
+            }
+            let task = accept(proxy.clone(), served.clone(), listener, capture);
+            served.drain.spawn(task);
+        }
+        // The proxy's drain waits for those of its pods.
+        let of_pod = served.drain.clone();
+        proxy.drain.spawn(async move {
+            of_pod.draining().await;
+            of_pod.drain(Duration::MAX).await;
+        });
+        served
+    }
+
+    /// Asks the clients of the tunnels there are to leave.
+    pub(super) fn retire(&self) {
+        let mut leave = self.leave.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *leave).cancel();
+    }
+
+    /// Resolves, for tunnels that begin now, once their clients are to leave.
+    pub(super) fn leave(&self) -> CancellationToken {
+        let leave = self.leave.lock().unwrap_or_else(PoisonError::into_inner);
+        leave.clone()
+    }
+
+    /// Takes no new connections once the listeners are quiet.
+    pub(super) fn stop(&self) {
+        self.drain.begin();
+    }
+
+    /// Resolves once all tasks have ended.
+    pub(super) async fn ended(&self) {
+        self.drain.drain(Duration::MAX).await;
+    }
+
+    /// The pod's own workload. A pod may be here before its workload is known: that is waited for, a while.
+    pub(super) async fn workload(&self, proxy: &Proxy) -> Result<Arc<Workload>, Failure> {
+        if let Some(workload) = proxy.store.workload(&self.workload_uid) {
+            return Ok(workload);
+        }
+        let mut changes = proxy.store.changes();
+        let known = async {
+            loop {
+                if let Some(workload) = proxy.store.workload(&self.workload_uid) {
+                    return workload;
+                }
+                if changes.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
+        tokio::time::timeout(proxy.config.patience, known)
+            .await
+            .map_err(|_| Failure::OwnWorkloadUnknown)
+    }
+}

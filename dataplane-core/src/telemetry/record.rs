@@ -1,0 +1,213 @@
+//! The record of one connection. Whatever happens to it, dropping the record writes its one line and counts
+//! it once.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::time::Instant;
+use trefoil_api::Identity;
+
+use super::metrics::{Key, Labels};
+use super::{Flag, Metrics, Outcome, Reporter, Series, access};
+use crate::forward::Counters;
+use crate::state::{Service, Workload};
+
+/// One end of a connection, as far as it is known.
+#[derive(Clone, Debug, Default)]
+pub struct Party {
+    /// Its workload.
+    pub workload: Option<Arc<Workload>>,
+    /// Who it is, or must be.
+    pub identity: Option<Identity>,
+}
+
+/// What is reported of one connection.
+#[derive(Debug)]
+pub struct Record {
+    metrics: Metrics,
+    /// Which end this is.
+    pub reporter: Reporter,
+    /// The client's address.
+    pub source_address: SocketAddr,
+    /// The client.
+    pub source: Party,
+    /// Where the connection goes; until that is known, where it was going.
+    pub destination_address: Option<SocketAddr>,
+    /// The server's plane, where the way to it is a tunnel.
+    pub tunnel_address: Option<SocketAddr>,
+    /// The server.
+    pub destination: Party,
+    /// The service that was dialled.
+    pub service: Option<Arc<Service>>,
+    /// The path taken: `mutual_tls`, `same_node` or `none`.
+    pub path: &'static str,
+    /// The policy that allowed it.
+    pub policy: Option<String>,
+    /// Bytes carried.
+    pub counters: Arc<Counters>,
+    since: Instant,
+    series: Option<Arc<Series>>,
+    outcome: Option<Outcome>,
+}
+
+impl Record {
+    /// A connection from `source_address` begins.
+    #[must_use]
+    pub fn new(metrics: &Metrics, reporter: Reporter, source_address: SocketAddr) -> Self {
+        Self {
+            metrics: metrics.clone(),
+            reporter,
+            source_address,
+            source: Party::default(),
+            destination_address: None,
+            tunnel_address: None,
+            destination: Party::default(),
+            service: None,
+            path: "none",
+            policy: None,
+            counters: Arc::default(),
+            since: Instant::now(),
+            series: None,
+            outcome: None,
+        }
+    }
+
+    /// The connection is established: bytes are carried from now on, and count in `counters`.
+    pub fn opened(&mut self, counters: &Arc<Counters>) {
+        let series = self.metrics.series(self, Flag::None);
+        series.opened.fetch_add(1, Ordering::Relaxed);
+        self.metrics.open(self.reporter).fetch_add(1, Ordering::Relaxed);
+        counters.total_in(series.clone());
+        self.counters = counters.clone();
+        self.series = Some(series);
+        access::opened(self);
+    }
+
+    /// The connection did not come about, was cut, or broke.
+    pub fn ended(&mut self, outcome: Outcome) {
+        self.outcome = Some(outcome);
+    }
+
+    /// How it ended, if not by itself.
+    #[must_use]
+    pub fn outcome(&self) -> Option<&Outcome> {
+        self.outcome.as_ref()
+    }
+
+    pub(super) fn since(&self) -> Instant {
+        self.since
+    }
+
+    pub(super) fn key(&self, flag: Flag) -> Key {
+        let party = |party: &Party| match &party.workload {
+            Some(workload) => (Some(workload.uid.clone()), None),
+            None => (None, party.identity.as_ref().map(Identity::to_string)),
+        };
+        Key {
+            reporter: self.reporter,
+            flag,
+            path: self.path,
+            source: party(&self.source),
+            destination: party(&self.destination),
+            service: self.service.as_ref().map(|service| service.key()),
+        }
+    }
+
+    pub(super) fn labels(&self, flag: Flag) -> Labels {
+        let reporter = match self.reporter {
+            Reporter::Source => "source",
+            Reporter::Destination => "destination",
+        };
+        let service = self.service.as_deref();
+        let mut labels = vec![("reporter", reporter.to_owned())];
+        labels.extend(SOURCE.into_iter().zip(values(&self.source)));
+        labels.extend(DESTINATION.into_iter().zip(values(&self.destination)));
+        labels.extend([
+            (
+                "destination_service",
+                known(service.map_or("", |service| &service.hostname)),
+            ),
+            (
+                "destination_service_namespace",
+                known(service.map_or("", |service| &service.namespace)),
+            ),
+            (
+                "destination_service_name",
+                known(service.map_or("", |service| &service.name)),
+            ),
+            ("request_protocol", "tcp".to_owned()),
+            ("response_flags", flag.as_str().to_owned()),
+            ("connection_security_policy", self.path.to_owned()),
+        ]);
+        labels
+    }
+}
+
+const SOURCE: [&str; 8] = [
+    "source_workload",
+    "source_canonical_service",
+    "source_canonical_revision",
+    "source_workload_namespace",
+    "source_principal",
+    "source_app",
+    "source_version",
+    "source_cluster",
+];
+const DESTINATION: [&str; 8] = [
+    "destination_workload",
+    "destination_canonical_service",
+    "destination_canonical_revision",
+    "destination_workload_namespace",
+    "destination_principal",
+    "destination_app",
+    "destination_version",
+    "destination_cluster",
+];
+
+/// The values of the labels above, in their order.
+fn values(party: &Party) -> [String; 8] {
+    let workload = party.workload.as_deref();
+    let of = |value: fn(&Workload) -> &str| known(workload.map_or("", value));
+    let namespace = || match &party.identity {
+        Some(identity) => identity.namespace().to_owned(),
+        None => known(""),
+    };
+    [
+        of(|workload| &workload.workload_name),
+        of(|workload| &workload.canonical_name),
+        of(|workload| &workload.canonical_revision),
+        workload.map_or_else(namespace, |workload| workload.namespace.clone()),
+        party
+            .identity
+            .as_ref()
+            .map_or_else(|| known(""), Identity::to_string),
+        of(|workload| &workload.canonical_name),
+        of(|workload| &workload.canonical_revision),
+        of(|workload| &workload.cluster),
+    ]
+}
+
+/// Labels are never empty.
+fn known(value: &str) -> String {
+    if value.is_empty() { "unknown" } else { value }.to_owned()
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        if let Some(series) = self.series.take() {
+            series.closed.fetch_add(1, Ordering::Relaxed);
+            self.metrics.open(self.reporter).fetch_sub(1, Ordering::Relaxed);
+        }
+        if let Some(flag) = self
+            .outcome
+            .as_ref()
+            .map(|outcome| outcome.flag)
+            .filter(|flag| *flag != Flag::None)
+        {
+            let failed = self.metrics.series(self, flag);
+            failed.failed.fetch_add(1, Ordering::Relaxed);
+        }
+        access::closed(self);
+    }
+}
