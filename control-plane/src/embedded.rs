@@ -17,6 +17,7 @@ mod lifecycle;
 mod metadata;
 mod objects;
 mod patch;
+mod protobuf;
 mod render;
 mod reviews;
 mod route;

@@ -1,4 +1,5 @@
 //! The embedded API as kube-rs sees it: objects, watches, refusals.
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 mod embedded_support;
 
@@ -10,7 +11,8 @@ use kube::runtime::{WatchStreamExt, watcher};
 use serde_json::{Value, json};
 
 fn config_map(name: &str, labels: &Value) -> ConfigMap {
-    serde_json::from_value(json!({ "metadata": { "name": name, "labels": labels }, "data": { "a": "1" } })).unwrap()
+    serde_json::from_value(json!({ "metadata": { "name": name, "labels": labels }, "data": { "a": "1" } }))
+        .unwrap()
 }
 
 fn code(error: kube::Error) -> u16 {
@@ -25,10 +27,18 @@ async fn a_new_mesh_has_its_namespaces_and_their_accounts() {
     let running = Running::start().await;
     let client = running.admin().await;
     let namespaces: Api<Namespace> = Api::all(client.clone());
-    let names: Vec<String> =
-        namespaces.list(&ListParams::default()).await.unwrap().into_iter().filter_map(|one| one.metadata.name).collect();
+    let names: Vec<String> = namespaces
+        .list(&ListParams::default())
+        .await
+        .unwrap()
+        .into_iter()
+        .filter_map(|one| one.metadata.name)
+        .collect();
     assert_eq!(names, ["default", "kube-system", "trefoil-system"]);
-    Api::<ServiceAccount>::namespaced(client, "kube-system").get("default").await.unwrap();
+    Api::<ServiceAccount>::namespaced(client, "kube-system")
+        .get("default")
+        .await
+        .unwrap();
     running.stop().await;
 }
 
@@ -36,22 +46,60 @@ async fn a_new_mesh_has_its_namespaces_and_their_accounts() {
 async fn objects_are_created_read_replaced_patched_and_deleted() {
     let running = Running::start().await;
     let maps: Api<ConfigMap> = Api::namespaced(running.admin().await, "default");
-    let created = maps.create(&PostParams::default(), &config_map("one", &json!({ "app": "a" }))).await.unwrap();
+    let created = maps
+        .create(&PostParams::default(), &config_map("one", &json!({ "app": "a" })))
+        .await
+        .unwrap();
     assert!(created.metadata.uid.is_some());
     assert!(created.metadata.creation_timestamp.is_some());
-    let again = maps.create(&PostParams::default(), &config_map("one", &json!({}))).await.unwrap_err();
+    let again = maps
+        .create(&PostParams::default(), &config_map("one", &json!({})))
+        .await
+        .unwrap_err();
     assert_eq!(code(again), 409);
 
     let patch = json!({ "data": { "b": "2" } });
-    let patched = maps.patch("one", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
-    assert_eq!(patched.data.as_ref().map(std::collections::BTreeMap::len), Some(2));
-    let stale = maps.replace("one", &PostParams::default(), &created).await.unwrap_err();
+    let patched = maps
+        .patch("one", &PatchParams::default(), &Patch::Merge(&patch))
+        .await
+        .unwrap();
+    assert_eq!(
+        patched.data.as_ref().map(std::collections::BTreeMap::len),
+        Some(2)
+    );
+    let stale = maps
+        .replace("one", &PostParams::default(), &created)
+        .await
+        .unwrap_err();
     assert_eq!(code(stale), 409, "an update of an older version is refused");
-    maps.replace("one", &PostParams::default(), &patched).await.unwrap();
+    maps.replace("one", &PostParams::default(), &patched)
+        .await
+        .unwrap();
 
-    assert_eq!(maps.list(&ListParams::default().labels("app in (a,b)")).await.unwrap().items.len(), 1);
-    assert_eq!(maps.list(&ListParams::default().labels("app notin (a,b)")).await.unwrap().items.len(), 0);
-    assert_eq!(maps.list(&ListParams::default().fields("metadata.name=one")).await.unwrap().items.len(), 1);
+    assert_eq!(
+        maps.list(&ListParams::default().labels("app in (a,b)"))
+            .await
+            .unwrap()
+            .items
+            .len(),
+        1
+    );
+    assert_eq!(
+        maps.list(&ListParams::default().labels("app notin (a,b)"))
+            .await
+            .unwrap()
+            .items
+            .len(),
+        0
+    );
+    assert_eq!(
+        maps.list(&ListParams::default().fields("metadata.name=one"))
+            .await
+            .unwrap()
+            .items
+            .len(),
+        1
+    );
     maps.delete("one", &DeleteParams::default()).await.unwrap();
     assert_eq!(code(maps.get("one").await.unwrap_err()), 404);
     running.stop().await;
@@ -70,12 +118,32 @@ async fn the_status_is_written_by_its_subresource_alone() {
     let created = pods.create(&PostParams::default(), &pod).await.unwrap();
     assert_eq!(created.status.unwrap().phase.as_deref(), Some("Pending"));
     let status = json!({ "status": { "phase": "Running", "podIP": "10.0.0.1" } });
-    let main = pods.patch("p", &PatchParams::default(), &Patch::Merge(&status)).await.unwrap();
+    let main = pods
+        .patch("p", &PatchParams::default(), &Patch::Merge(&status))
+        .await
+        .unwrap();
     assert_eq!(main.status.unwrap().phase.as_deref(), Some("Pending"));
-    let running_pod = pods.patch_status("p", &PatchParams::default(), &Patch::Merge(&status)).await.unwrap();
+    let running_pod = pods
+        .patch_status("p", &PatchParams::default(), &Patch::Merge(&status))
+        .await
+        .unwrap();
     assert_eq!(running_pod.status.unwrap().phase.as_deref(), Some("Running"));
-    assert_eq!(pods.list(&ListParams::default().fields("spec.nodeName=n1")).await.unwrap().items.len(), 1);
-    assert_eq!(pods.list(&ListParams::default().fields("spec.nodeName=n2")).await.unwrap().items.len(), 0);
+    assert_eq!(
+        pods.list(&ListParams::default().fields("spec.nodeName=n1"))
+            .await
+            .unwrap()
+            .items
+            .len(),
+        1
+    );
+    assert_eq!(
+        pods.list(&ListParams::default().fields("spec.nodeName=n2"))
+            .await
+            .unwrap()
+            .items
+            .len(),
+        0
+    );
     running.stop().await;
 }
 
@@ -83,30 +151,64 @@ async fn the_status_is_written_by_its_subresource_alone() {
 async fn a_watcher_sees_what_enters_and_leaves_its_selection() {
     let running = Running::start().await;
     let maps: Api<ConfigMap> = Api::namespaced(running.admin().await, "default");
-    let version = maps.list(&ListParams::default()).await.unwrap().metadata.resource_version.unwrap();
-    let events = maps.watch(&WatchParams::default().labels("app=a"), &version).await.unwrap();
+    let version = maps
+        .list(&ListParams::default())
+        .await
+        .unwrap()
+        .metadata
+        .resource_version
+        .unwrap();
+    let events = maps
+        .watch(&WatchParams::default().labels("app=a"), &version)
+        .await
+        .unwrap();
     let mut events = std::pin::pin!(events);
-    maps.create(&PostParams::default(), &config_map("one", &json!({}))).await.unwrap();
+    maps.create(&PostParams::default(), &config_map("one", &json!({})))
+        .await
+        .unwrap();
     for label in ["a", "b"] {
         let patch = json!({ "metadata": { "labels": { "app": label } } });
-        maps.patch("one", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+        maps.patch("one", &PatchParams::default(), &Patch::Merge(&patch))
+            .await
+            .unwrap();
     }
-    assert!(matches!(events.try_next().await.unwrap(), Some(WatchEvent::Added(_))));
-    assert!(matches!(events.try_next().await.unwrap(), Some(WatchEvent::Deleted(_))));
+    assert!(matches!(
+        events.try_next().await.unwrap(),
+        Some(WatchEvent::Added(_))
+    ));
+    assert!(matches!(
+        events.try_next().await.unwrap(),
+        Some(WatchEvent::Deleted(_))
+    ));
     running.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_watcher_of_kube_works_with_lists_and_with_streaming_lists() {
     let running = Running::start().await;
-    for config in [watcher::Config::default(), watcher::Config::default().streaming_lists()] {
+    for config in [
+        watcher::Config::default(),
+        watcher::Config::default().streaming_lists(),
+    ] {
         let maps: Api<ConfigMap> = Api::namespaced(running.admin().await, "default");
-        maps.create(&PostParams::default(), &config_map("before", &json!({}))).await.unwrap();
+        maps.create(&PostParams::default(), &config_map("before", &json!({})))
+            .await
+            .unwrap();
         let mut seen = watcher(maps.clone(), config).applied_objects().boxed();
-        assert_eq!(seen.try_next().await.unwrap().unwrap().metadata.name.as_deref(), Some("before"));
-        maps.create(&PostParams::default(), &config_map("after", &json!({}))).await.unwrap();
-        assert_eq!(seen.try_next().await.unwrap().unwrap().metadata.name.as_deref(), Some("after"));
-        maps.delete_collection(&DeleteParams::default(), &ListParams::default()).await.unwrap();
+        assert_eq!(
+            seen.try_next().await.unwrap().unwrap().metadata.name.as_deref(),
+            Some("before")
+        );
+        maps.create(&PostParams::default(), &config_map("after", &json!({})))
+            .await
+            .unwrap();
+        assert_eq!(
+            seen.try_next().await.unwrap().unwrap().metadata.name.as_deref(),
+            Some("after")
+        );
+        maps.delete_collection(&DeleteParams::default(), &ListParams::default())
+            .await
+            .unwrap();
     }
     running.stop().await;
 }

@@ -1,4 +1,4 @@
-//! Bodies of requests: bounded, JSON or YAML.
+//! Bodies of requests: bounded; JSON, YAML, or what little is read of protobuf.
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -6,6 +6,7 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use serde_json::Value;
 
+use super::protobuf;
 use super::status::ApiError;
 
 /// As much as Kubernetes takes.
@@ -22,15 +23,13 @@ pub(super) async fn read(body: Incoming) -> Result<Bytes, ApiError> {
     Ok(collected.to_bytes())
 }
 
-/// JSON, or YAML that is not.
+/// A body of whichever format it is.
 ///
 /// # Errors
-/// When it is neither.
+/// When it is of none.
 pub(super) fn parse(body: &[u8]) -> Result<Value, ApiError> {
-    if body.starts_with(b"k8s\0") {
-        return Err(ApiError::UnsupportedMediaType(
-            "protobuf is not supported: send JSON".into(),
-        ));
+    if body.starts_with(protobuf::MAGIC) {
+        return protobuf::parse(body);
     }
     let json = match serde_json::from_slice(body) {
         Ok(value) => return Ok(value),

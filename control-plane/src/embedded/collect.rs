@@ -1,43 +1,79 @@
 //! What goes with an object: what it owned, and what lived in a namespace. All in the transaction of its end.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::kinds;
 use super::lifecycle;
 use crate::store::{Key, Transaction};
 
+/// The uids that own anything: found once, since looking for the dependents of each object that goes would
+/// read the whole store each time.
+#[derive(Debug)]
+pub(crate) struct Owners(HashSet<String>);
+
+impl Owners {
+    /// Of everything there is.
+    pub(crate) fn of(transaction: &Transaction) -> Self {
+        let references = transaction
+            .all()
+            .filter_map(|(_, object)| owners(object))
+            .flatten();
+        Self(
+            references
+                .filter_map(|owner| owner["uid"].as_str())
+                .map(str::to_owned)
+                .collect(),
+        )
+    }
+
+    fn has(&self, object: &Value) -> bool {
+        object["metadata"]["uid"]
+            .as_str()
+            .is_some_and(|uid| self.0.contains(uid))
+    }
+}
+
 /// Removes an object that nobody holds, and what only it owned (or, with `orphan`, the mention of it).
-pub(super) fn remove(transaction: &mut Transaction, key: &Key, orphan: bool) -> Option<Arc<Value>> {
+pub(crate) fn remove(
+    transaction: &mut Transaction,
+    key: &Key,
+    owners_known: &Owners,
+    orphan: bool,
+) -> Option<Arc<Value>> {
     let last = transaction.delete(key)?;
     let mut gone = VecDeque::from([last.clone()]);
     while let Some(owner) = gone.pop_front() {
-        for (key, object) in dependents(transaction, &owner) {
-            let kept = without_owner(&object, &owner);
-            let owners = kept["metadata"]["ownerReferences"].as_array().map_or(0, Vec::len);
-            if orphan || owners > 0 {
-                transaction.put(key, kept);
-            } else if lifecycle::held(&object) {
-                let now = owner["metadata"]["deletionTimestamp"].as_str();
-                let now = now
-                    .or(object["metadata"]["creationTimestamp"].as_str())
-                    .unwrap_or_default();
-                transaction.put(key, lifecycle::condemn(&object, now));
-            } else {
-                gone.extend(transaction.delete(&key));
-            }
-        }
-        if let Some(namespace) = owner["metadata"]["namespace"].as_str() {
-            finish_namespace(transaction, &namespace.to_owned());
+        if owners_known.has(&owner) {
+            release(transaction, &owner, orphan, &mut gone);
         }
     }
+    finish_namespace(transaction, &key.namespace);
     Some(last)
 }
 
+/// Lets go of what an owner that has gone owned.
+fn release(transaction: &mut Transaction, owner: &Value, orphan: bool, gone: &mut VecDeque<Arc<Value>>) {
+    for (key, object) in dependents(transaction, owner) {
+        let kept = without_owner(&object, owner);
+        if orphan || owners(&kept).is_some_and(|owners| !owners.is_empty()) {
+            transaction.put(key, kept);
+        } else if lifecycle::held(&object) {
+            let now = owner["metadata"]["deletionTimestamp"].as_str();
+            let now = now
+                .or(object["metadata"]["creationTimestamp"].as_str())
+                .unwrap_or_default();
+            transaction.put(key, lifecycle::condemn(&object, now));
+        } else {
+            gone.extend(transaction.delete(&key));
+        }
+    }
+}
+
 /// Deletes a namespace's objects, and the namespace once none is left.
-pub(super) fn delete_namespace(
+pub(crate) fn delete_namespace(
     transaction: &mut Transaction,
     existing: &Value,
     name: &str,
@@ -45,24 +81,19 @@ pub(super) fn delete_namespace(
 ) -> Arc<Value> {
     let key = Key::new(kinds::NAMESPACE.resource, "", name);
     let mut going = lifecycle::condemn(existing, now);
-    going["status"] = serde_json::json!({ "phase": "Terminating" });
+    going["status"] = json!({ "phase": "Terminating" });
     let going = transaction.put(key, going);
-    let inside: Vec<Key> = transaction
+    let inside: Vec<(Key, Arc<Value>)> = transaction
         .all()
-        .map(|(key, _)| key)
-        .filter(|key| &*key.namespace == name)
-        .cloned()
+        .filter(|(key, _)| &*key.namespace == name)
+        .map(|(key, object)| (key.clone(), object.clone()))
         .collect();
-    for key in inside {
-        let Some(object) = transaction.get(&key) else {
-            continue;
-        };
-        if lifecycle::held(&object) {
-            if !lifecycle::condemned(&object) {
-                transaction.put(key, lifecycle::condemn(&object, now));
-            }
-        } else {
-            remove(transaction, &key, false);
+    // Owners and what they own live in the same namespace: all of it goes anyway.
+    for (key, object) in inside {
+        if !lifecycle::held(&object) {
+            transaction.delete(&key);
+        } else if !lifecycle::condemned(&object) {
+            transaction.put(key, lifecycle::condemn(&object, now));
         }
     }
     finish_namespace(transaction, name);
@@ -70,7 +101,7 @@ pub(super) fn delete_namespace(
 }
 
 /// Ends a namespace that is going, empty, and held by nobody.
-pub(super) fn finish_namespace(transaction: &mut Transaction, name: &str) {
+pub(crate) fn finish_namespace(transaction: &mut Transaction, name: &str) {
     let key = Key::new(kinds::NAMESPACE.resource, "", name);
     let Some(namespace) = transaction.get(&key) else {
         return;
@@ -81,6 +112,10 @@ pub(super) fn finish_namespace(transaction: &mut Transaction, name: &str) {
     }
 }
 
+fn owners(object: &Value) -> Option<&Vec<Value>> {
+    object["metadata"]["ownerReferences"].as_array()
+}
+
 fn dependents(transaction: &Transaction, owner: &Value) -> Vec<(Key, Arc<Value>)> {
     let uid = &owner["metadata"]["uid"];
     let namespace = owner["metadata"]["namespace"].as_str();
@@ -88,9 +123,7 @@ fn dependents(transaction: &Transaction, owner: &Value) -> Vec<(Key, Arc<Value>)
         .all()
         .filter(|(key, object)| {
             namespace.is_none_or(|namespace| &*key.namespace == namespace)
-                && object["metadata"]["ownerReferences"]
-                    .as_array()
-                    .is_some_and(|owners| owners.iter().any(|owner| owner["uid"] == *uid))
+                && owners(object).is_some_and(|owners| owners.iter().any(|owner| owner["uid"] == *uid))
         })
         .map(|(key, object)| (key.clone(), object.clone()))
         .collect()

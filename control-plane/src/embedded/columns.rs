@@ -50,6 +50,7 @@ pub(super) fn of(kind: &Kind) -> Vec<Column> {
     columns
 }
 
+/// The columns between the name and the age.
 fn own(kind: &Kind) -> Vec<Column> {
     match kind.kind {
         "Namespace" => vec![column("Status", |object| text(&object["status"]["phase"]))],
@@ -104,6 +105,13 @@ fn own(kind: &Kind) -> Vec<Column> {
             }),
             column("Message", |object| text(&object["message"])),
         ],
+        _ => of_networks(kind),
+    }
+}
+
+/// The columns of kinds outside of the core group.
+fn of_networks(kind: &Kind) -> Vec<Column> {
+    match kind.kind {
         "EndpointSlice" => vec![
             column("AddressType", |object| text(&object["addressType"])),
             column("Ports", |object| {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::collect;
+use super::collect::{self, Owners};
 use super::kinds::{self, Kind};
 use super::lifecycle::{self, Birth, Judge, Part};
 use super::status::ApiError;
@@ -134,7 +134,8 @@ pub(super) fn update(
     }
     if lifecycle::condemned(&updated) && !lifecycle::held(&updated) && *place.kind != kinds::NAMESPACE {
         transaction.put(place.key(), updated);
-        return collect::remove(transaction, &place.key(), false).ok_or_else(|| place.missing());
+        let owners = Owners::of(transaction);
+        return collect::remove(transaction, &place.key(), &owners, false).ok_or_else(|| place.missing());
     }
     let updated = transaction.put(place.key(), updated);
     if lifecycle::condemned(&updated) && *place.kind == kinds::NAMESPACE {
@@ -152,6 +153,8 @@ pub(super) struct Deletion {
     pub resource_version: Option<String>,
     /// Leave what it owns.
     pub orphan: bool,
+    /// Only say what would happen.
+    pub dry_run: bool,
 }
 
 impl Deletion {
@@ -164,6 +167,7 @@ impl Deletion {
             resource_version: text(&options["preconditions"]["resourceVersion"]),
             orphan: policy.or(options["propagationPolicy"].as_str()) == Some("Orphan")
                 || options["orphanDependents"] == true,
+            dry_run: options["dryRun"][0] == "All",
         }
     }
 }
@@ -176,6 +180,7 @@ pub(super) fn delete(
     transaction: &mut Transaction,
     place: &Place,
     deletion: &Deletion,
+    owners: &Owners,
     now: &str,
 ) -> Result<Arc<Value>, ApiError> {
     let existing = transaction.get(&place.key()).ok_or_else(|| place.missing())?;
@@ -212,5 +217,5 @@ pub(super) fn delete(
         }
         return Ok(transaction.put(place.key(), lifecycle::condemn(&existing, now)));
     }
-    collect::remove(transaction, &place.key(), deletion.orphan).ok_or_else(|| place.missing())
+    collect::remove(transaction, &place.key(), owners, deletion.orphan).ok_or_else(|| place.missing())
 }

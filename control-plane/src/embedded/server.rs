@@ -249,7 +249,9 @@ fn verb(method: &Method, resource: &Resource, query: &Query) -> Result<&'static 
             ("PUT", true, _) => "update",
             ("PATCH", true, _) => "patch",
             ("DELETE", true, _) if status.is_none() => "delete",
-            ("DELETE", false, _) => "deletecollection",
+            ("DELETE", false, _) if resource.kind.namespaced == resource.namespace.is_some() => {
+                "deletecollection"
+            }
             _ => return Err(ApiError::MethodNotAllowed),
         },
     )

@@ -1,1 +1,6 @@
 mod authorize;
+mod lifecycle;
+mod patch;
+mod route;
+mod selector;
+mod tokens;

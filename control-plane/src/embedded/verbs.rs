@@ -7,6 +7,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 
+use super::collect::Owners;
 use super::lifecycle::Part;
 use super::objects::{self, Deletion, Place};
 use super::patch::Patch;
@@ -197,7 +198,8 @@ async fn patch(server: &Server, call: Call, incoming: Incoming) -> Result<Respon
     let (place, part, node) = (call.place()?, call.part(), call.node.clone());
     let (birth, validate) = (server.birth(), server.validate.clone());
     let (code, patched) = write(server, call.query.dry_run(), move |transaction| {
-        if let (Patch::Apply(wanted), None, Part::Main) = (&patch, transaction.get(&place.key()), part) {
+        let absent = transaction.get(&place.key()).is_none() && part == Part::Main && node.is_none();
+        if let (Patch::Apply(wanted), true) = (&patch, absent) {
             let mut wanted = wanted.clone();
             if !wanted["metadata"].is_object() {
                 wanted["metadata"] = json!({});
@@ -238,8 +240,9 @@ async fn deletion(call: &Call, incoming: Incoming) -> Result<Deletion, ApiError>
 async fn delete(server: &Server, call: Call, incoming: Incoming) -> Result<Response<Body>, ApiError> {
     let deletion = deletion(&call, incoming).await?;
     let (place, now) = (call.place()?, server.timestamp());
-    let (gone, last) = write(server, call.query.dry_run(), move |transaction| {
-        let last = objects::delete(transaction, &place, &deletion, &now)?;
+    let (gone, last) = write(server, deletion.dry_run, move |transaction| {
+        let owners = Owners::of(transaction);
+        let last = objects::delete(transaction, &place, &deletion, &owners, &now)?;
         Ok((transaction.get(&place.key()).is_none(), last))
     })
     .await?;
@@ -267,7 +270,7 @@ async fn delete_collection(
     let deletion = deletion(&call, incoming).await?;
     let (selector, now) = (call.selector()?, server.timestamp());
     let (kind, namespace) = (call.resource.kind, call.resource.namespace.clone());
-    let deleted = write(server, call.query.dry_run(), move |transaction| {
+    let deleted = write(server, deletion.dry_run, move |transaction| {
         let places: Vec<Place> = transaction
             .list(kind.resource, namespace.as_deref())
             .filter(|(_, object)| selector.matches(object))
@@ -277,9 +280,10 @@ async fn delete_collection(
                 name: key.name.to_string(),
             })
             .collect();
+        let owners = Owners::of(transaction);
         let mut deleted = Vec::with_capacity(places.len());
         for place in places {
-            match objects::delete(transaction, &place, &deletion, &now) {
+            match objects::delete(transaction, &place, &deletion, &owners, &now) {
                 Ok(last) => deleted.push(last),
                 // Gone with one deleted before it.
                 Err(ApiError::NotFound { .. }) => {}

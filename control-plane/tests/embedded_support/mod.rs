@@ -1,5 +1,10 @@
 //! A running embedded API for tests, on a loopback port of its own.
-#![allow(dead_code, unreachable_pub, reason = "each test file uses what it needs")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "each test file uses what it needs"
+)]
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,9 +21,10 @@ pub struct Api {
 
 fn validate() -> Validate {
     Arc::new(|_, kind, object| match object["spec"]["action"].as_str() {
-        Some("Nonsense") if kind == "AuthorizationPolicy" => {
-            Err(vec![FieldError::new("spec.action", "must be Allow, Deny or Audit")])
-        }
+        Some("Nonsense") if kind == "AuthorizationPolicy" => Err(vec![FieldError::new(
+            "spec.action",
+            "must be Allow, Deny or Audit",
+        )]),
         _ => Ok(()),
     })
 }
@@ -81,5 +87,10 @@ impl Api {
 async fn client(kubeconfig: Value) -> kube::Client {
     let kubeconfig = serde_json::from_value(kubeconfig).unwrap();
     let options = kube::config::KubeConfigOptions::default();
-    kube::Client::try_from(kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.unwrap()).unwrap()
+    kube::Client::try_from(
+        kube::Config::from_custom_kubeconfig(kubeconfig, &options)
+            .await
+            .unwrap(),
+    )
+    .unwrap()
 }
