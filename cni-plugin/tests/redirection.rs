@@ -1,4 +1,5 @@
 //! What the kernel does with the rules, in network namespaces of the tests' own. Needs root.
+#![allow(clippy::unwrap_used)]
 
 mod lab;
 

@@ -136,15 +136,13 @@ pub fn original_destination(stream: &TcpStream, v6: bool) -> SocketAddr {
 
 /// Bytes go both ways.
 pub fn exchange(left: &mut TcpStream, right: &mut TcpStream) {
-    for (from, to) in [(&mut *left, &mut *right)] {
-        from.write_all(b"ping").unwrap();
-        let mut buffer = [0; 4];
-        to.read_exact(&mut buffer).unwrap();
-        assert_eq!(&buffer, b"ping");
-        to.write_all(b"pong").unwrap();
-        from.read_exact(&mut buffer).unwrap();
-        assert_eq!(&buffer, b"pong");
-    }
+    let mut buffer = [0; 4];
+    left.write_all(b"ping").unwrap();
+    right.read_exact(&mut buffer).unwrap();
+    assert_eq!(&buffer, b"ping");
+    right.write_all(b"pong").unwrap();
+    left.read_exact(&mut buffer).unwrap();
+    assert_eq!(&buffer, b"pong");
 }
 
 /// Dials the pod as the node proxy does: marked, from the client's own address. The port is a fresh one: with

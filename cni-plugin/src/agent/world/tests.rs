@@ -1,0 +1,93 @@
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::json;
+use trefoil_api::proto::trefoil::v1::Plane;
+
+use super::World;
+use crate::attachment::Attachment;
+
+fn pod(uid: &str, more: &serde_json::Value) -> Pod {
+    let mut whole = json!({
+        "metadata": {"name": uid, "namespace": "shop", "uid": uid},
+        "spec": {"containers": [{"name": "c"}]},
+    });
+    for (key, value) in more.as_object().unwrap() {
+        whole[key] = value.clone();
+    }
+    serde_json::from_value(whole).unwrap()
+}
+
+fn attachment(uid: &str, container: &str) -> Attachment {
+    Attachment {
+        uid: uid.into(),
+        namespace: "shop".into(),
+        name: uid.into(),
+        container_id: container.into(),
+        netns: "/run/netns/x".into(),
+        addresses: ["10.0.0.1".parse().unwrap()].into(),
+        identity: None,
+        service_account: String::new(),
+    }
+}
+
+fn ambient() -> World {
+    let mut world = World::restored(None, Vec::new());
+    let labels = [("trefoil.dev/dataplane-mode".into(), "ambient".into())].into();
+    world.set_namespaces([("shop".into(), labels)].into());
+    world
+}
+
+#[test]
+fn a_pod_is_undecided_until_its_namespace_is_known() {
+    let mut world = World::restored(None, Vec::new());
+    world.set_pod(pod("a", &json!({})), true);
+    assert!(world.desired("a").unwrap().wish.is_err());
+    world.set_namespace("shop".into(), Some([].into()));
+    assert_eq!(world.desired("a").unwrap().wish.unwrap().plane, Plane::None);
+    assert!(world.meshed_addresses().is_empty());
+}
+
+#[test]
+fn what_a_list_lacks_ended_unless_only_a_call_brought_it() {
+    let mut world = ambient();
+    world.attach(attachment("old", "c0"), false);
+    world.set_pod(pod("a", &json!({})), true);
+    world.set_pod(pod("new", &json!({})), false);
+    world.attach(attachment("new", "c1"), true);
+    let gone = world.set_pods(vec![pod("b", &json!({}))]);
+    assert_eq!(gone, ["a".into(), "old".into()].into());
+    assert!(world.desired("new").unwrap().fresh);
+    assert_eq!(world.uids(), ["b", "new"]);
+}
+
+#[test]
+fn a_network_that_was_replaced_is_not_taken_down_with_the_old_one() {
+    let mut world = ambient();
+    world.set_pod(pod("a", &json!({})), true);
+    world.attach(attachment("a", "c1"), true);
+    world.attach(attachment("a", "c2"), true);
+    assert!(!world.detach("a", "c1"));
+    assert!(world.desired("a").is_some());
+    assert!(world.detach("a", "c2"));
+    assert!(world.desired("a").is_none());
+    world.attach(attachment("a", "c3"), true);
+    assert!(world.desired("a").is_some());
+}
+
+#[test]
+fn ended_pods_and_unclear_annotations() {
+    let mut world = ambient();
+    world.set_pod(pod("a", &json!({"status": {"phase": "Succeeded"}})), true);
+    assert!(world.desired("a").is_none());
+    let unclear = json!({"metadata": {
+        "name": "b", "namespace": "shop", "uid": "b",
+        "annotations": {"trefoil.dev/exclude-inbound-ports": "http"},
+    }});
+    world.set_pod(pod("b", &unclear), true);
+    let wish = world.desired("b").unwrap().wish;
+    assert!(wish.unwrap_err().contains("exclude-inbound-ports"));
+    world.set_pod(
+        pod("c", &json!({"status": {"podIPs": [{"ip": "10.0.0.3"}]}})),
+        true,
+    );
+    assert!(world.meshed_addresses().contains(&"10.0.0.3".parse().unwrap()));
+}
