@@ -105,8 +105,8 @@ impl Discovery {
         }
     }
 
-    /// Hands out every response too, without what was refused, in order; the stream waits for whoever takes
-    /// them.
+    /// Hands out every response too, as [`Held::apply`] leaves it, in order; the stream waits for whoever
+    /// takes them.
     #[must_use]
     pub fn with_updates(mut self, updates: mpsc::Sender<DeltaDiscoveryResponse>) -> Self {
         self.updates = Some(updates);
@@ -125,7 +125,7 @@ impl Discovery {
         self.metrics.register(registry);
     }
 
-    /// What is held: every resource that was understood.
+    /// What is held.
     #[must_use]
     pub fn held(&self) -> watch::Receiver<Held> {
         self.held.subscribe()

@@ -127,7 +127,7 @@ fn decode(bytes: &[u8]) -> Result<Held, &'static str> {
     while !body.is_empty() {
         let response = DeltaDiscoveryResponse::decode_length_delimited(&mut body)
             .map_err(|_| "a resource cannot be read")?;
-        held.apply(&response);
+        held.apply(response, &[]);
     }
     Ok(held)
 }

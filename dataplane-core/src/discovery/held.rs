@@ -1,13 +1,18 @@
-//! Every accepted resource, raw: what is named to the control plane on reconnecting, remembered on disk, and
-//! handed to new workers. Clones are cheap.
+//! Every resource that was received, raw: what is named to the control plane on reconnecting, remembered on
+//! disk, and handed to new workers. Clones are cheap.
+//!
+//! Of a resource that was refused, the last good version is held. Where there is none the refused one is, as
+//! of no version: whoever is given it refuses it again, and so closes what it would have guarded; and the
+//! control plane, told of it, says when it is gone.
 
 use std::collections::{HashMap, HashSet};
 
 use trefoil_api::proto::envoy::service::discovery::v3::{DeltaDiscoveryResponse, Resource};
 
 use super::TYPES;
+use crate::state::Refusal;
 
-/// Every accepted resource, by type and name.
+/// Every resource, by type and name.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Held {
     types: imbl::OrdMap<String, imbl::OrdMap<String, Resource>>,
@@ -20,18 +25,33 @@ impl Held {
         Self::default()
     }
 
-    /// Takes a response whose resources were all accepted.
-    pub fn apply(&mut self, response: &DeltaDiscoveryResponse) {
+    /// Takes a response. Of the `refused` ones only those are taken that have no last good version. Returns
+    /// what was taken.
+    pub fn apply(
+        &mut self,
+        mut response: DeltaDiscoveryResponse,
+        refused: &[Refusal],
+    ) -> DeltaDiscoveryResponse {
+        let refused: HashSet<&str> = refused.iter().map(|refusal| refusal.name.as_str()).collect();
         let resources = self.types.entry(response.type_url.clone()).or_default();
         for name in &response.removed_resources {
             resources.remove(name);
         }
-        for resource in &response.resources {
+        response.resources.retain_mut(|resource| {
+            if refused.contains(resource.name.as_str()) {
+                let last_good = resources.get(&resource.name);
+                if last_good.is_some_and(|held| !held.version.is_empty()) {
+                    return false;
+                }
+                resource.version.clear();
+            }
             resources.insert(resource.name.clone(), resource.clone());
-        }
+            true
+        });
+        response
     }
 
-    /// Name to version of what is held of a type.
+    /// Name to version of what is held of a type; no version where it was refused.
     #[must_use]
     pub fn versions(&self, type_url: &str) -> HashMap<String, String> {
         let resources = self.types.get(type_url).into_iter().flatten();
@@ -67,15 +87,4 @@ impl Held {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
-}
-
-/// A response without the resources that were refused.
-pub(super) fn accepted(
-    mut response: DeltaDiscoveryResponse,
-    refused: &HashSet<&str>,
-) -> DeltaDiscoveryResponse {
-    response
-        .resources
-        .retain(|resource| !refused.contains(resource.name.as_str()));
-    response
 }

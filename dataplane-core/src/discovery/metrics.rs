@@ -38,7 +38,11 @@ impl Metrics {
             self.terminations.clone(),
         );
         registry.register("xds_message", "Responses received", self.messages.clone());
-        registry.register("xds_message_bytes", "Bytes of responses received", self.bytes.clone());
+        registry.register(
+            "xds_message_bytes",
+            "Bytes of responses received",
+            self.bytes.clone(),
+        );
         registry.register(
             "xds_refused",
             "Resources that were not understood, and refused",

@@ -1,6 +1,5 @@
 //! One stream: subscriptions, then responses, each answered.
 
-use std::collections::HashSet;
 use std::convert::Infallible;
 
 use tokio::sync::mpsc;
@@ -9,7 +8,6 @@ use trefoil_api::proto::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, Status as Problem,
 };
 
-use super::held::accepted;
 use super::stubs::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use super::{ControlPlaneError, Discovery, TYPES};
 use crate::state::Refusal;
@@ -95,12 +93,12 @@ impl Discovery {
                 status.refused = refusals.iter().map(ToString::to_string).collect();
             }
         });
-        let refused: HashSet<&str> = refusals.iter().map(|refusal| refusal.name.as_str()).collect();
-        let response = accepted(response, &refused);
         if TYPES.contains(&response.type_url.as_str()) {
-            self.held.send_modify(|held| held.apply(&response));
-            if let Some(updates) = &self.updates {
-                updates.send(response).await.map_err(|_| StreamEnd::NotTaken)?;
+            let mut taken = None;
+            self.held
+                .send_modify(|held| taken = Some(held.apply(response, &refusals)));
+            if let (Some(updates), Some(taken)) = (&self.updates, taken) {
+                updates.send(taken).await.map_err(|_| StreamEnd::NotTaken)?;
             }
         }
         Ok(answer)

@@ -223,7 +223,8 @@ async fn policies_first_then_what_is_good_is_taken_and_what_is_not_is_refused() 
     assert!(store.synced() && store.workload_at([10, 0, 0, 1].into()).is_some());
     assert_eq!(taken.recv().await.expect("handed out").resources.len(), 1);
     let handed = taken.recv().await.expect("handed out");
-    assert_eq!(handed.resources.len(), 1, "without what was refused");
+    let versions: Vec<&str> = handed.resources.iter().map(|one| one.version.as_str()).collect();
+    assert_eq!(versions, ["1", ""], "what was refused is of no version");
     assert_eq!(status.borrow().refused.len(), 1);
 }
 
@@ -262,11 +263,9 @@ async fn after_an_interruption_it_says_what_it_holds() {
         held(&["shop/one"])
     );
     let addresses = stream.request().await.initial_resource_versions;
-    assert_eq!(
-        addresses,
-        held(&["Kubernetes//Pod/shop/cart"]),
-        "without what was refused"
-    );
+    let mut expected = held(&["Kubernetes//Pod/shop/cart"]);
+    expected.insert("Kubernetes//Pod/shop/bad".into(), String::new());
+    assert_eq!(addresses, expected, "what was refused is of no version");
     assert!(
         store.workload_at([10, 0, 0, 1].into()).is_some(),
         "served meanwhile"
@@ -277,8 +276,8 @@ async fn after_an_interruption_it_says_what_it_holds() {
 async fn what_is_remembered_serves_at_once_and_is_not_asked_for_again() {
     let mut running = Running::new().await;
     let mut held = Held::new();
-    held.apply(&of_policies(&[]));
-    held.apply(&of_workloads(&[workload("cart", [10, 0, 0, 1])]));
+    held.apply(of_policies(&[]), &[]);
+    held.apply(of_workloads(&[workload("cart", [10, 0, 0, 1])]), &[]);
     let store = Store::new();
     let client = running.client(&store, held);
     assert!(store.synced(), "before anybody answered");
@@ -346,6 +345,41 @@ async fn the_authority_is_asked_in_ones_own_name_or_for_a_workload() {
     assert!(
         matches!(&error, SignError::Unreachable(why) if why.contains("token")),
         "{error}"
+    );
+}
+
+#[test]
+fn what_is_held_closes_a_successor_as_it_closes_us_and_keeps_the_last_good() {
+    use trefoil_api::proto::istio::security::{Action, Scope};
+    let good = policy("kept", Scope::Namespace, Action::Deny);
+    let mut broken = policy("broken", Scope::Namespace, Action::Deny);
+    broken.action = 9;
+    let kept_broken = {
+        let mut policy = good.clone();
+        policy.action = 9;
+        policy
+    };
+    let (store, mut held) = (Store::new(), Held::new());
+    for policies in [vec![good], vec![broken, kept_broken]] {
+        let response = of_policies(&policies);
+        let refusals = store.apply(&response);
+        held.apply(response, &refusals);
+    }
+    let successor = Store::new();
+    for response in held.responses() {
+        successor.apply(&response);
+    }
+    let shown = |store: &Store| -> Vec<(String, bool)> {
+        let known = store.snapshot();
+        let policies = known.policies().iter();
+        policies
+            .map(|(name, policy)| (name.to_owned(), policy.is_some()))
+            .collect()
+    };
+    assert_eq!(shown(&successor), shown(&store));
+    assert_eq!(
+        shown(&store),
+        [("shop/broken".to_owned(), false), ("shop/kept".to_owned(), true)]
     );
 }
 
