@@ -37,9 +37,10 @@ pub fn choose(
         _ => &service.load_balancing.preference,
     };
     let strict = service.load_balancing.mode == Mode::Strict;
+    let key = service.key();
     let mut best = Best::default();
-    for workload in known.endpoints(&service.key()) {
-        let Some(address) = endpoint_address(service, workload, destination) else {
+    for workload in known.endpoints(&key) {
+        let Some(address) = endpoint_address(service, &key, workload, destination) else {
             continue;
         };
         let near = rank(preference, client, workload);
@@ -109,12 +110,17 @@ fn same(scope: Scope, client: &Workload, endpoint: &Workload) -> bool {
 }
 
 /// Where the endpoint listens for what was dialled; none where it may not be chosen.
-fn endpoint_address(service: &Service, workload: &Workload, destination: SocketAddr) -> Option<SocketAddr> {
+fn endpoint_address(
+    service: &Service,
+    key: &str,
+    workload: &Workload,
+    destination: SocketAddr,
+) -> Option<SocketAddr> {
     let usable = workload.healthy || service.load_balancing.allow_unhealthy;
     if !usable || workload.capacity == 0 {
         return None;
     }
-    let ports = workload.services.get(&service.key())?;
+    let ports = workload.services.get(key)?;
     let mapping = ports
         .iter()
         .find(|port| port.service_port == destination.port())?;

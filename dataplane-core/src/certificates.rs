@@ -5,6 +5,7 @@
 mod authority;
 mod issued;
 mod keep;
+mod metrics;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -13,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use futures::future::BoxFuture;
+use prometheus_client::registry::Registry;
 use rustls::{ClientConfig, ServerConfig};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -72,6 +74,7 @@ pub struct Certificates {
     kept: Mutex<HashMap<Identity, Kept>>,
     /// Ticks whenever a certificate was issued or forgotten: what was exported is out of date.
     changes: watch::Sender<u64>,
+    metrics: metrics::Metrics,
 }
 
 /// One identity's.
@@ -103,7 +106,13 @@ impl Certificates {
             settings,
             kept: Mutex::default(),
             changes: watch::Sender::default(),
+            metrics: metrics::Metrics::default(),
         })
+    }
+
+    /// Registers what fetching counts.
+    pub fn register(&self, registry: &mut Registry) {
+        self.metrics.register(registry);
     }
 
     /// To accept connections as `identity`. Waits a while where a certificate is on its way.

@@ -74,6 +74,7 @@ impl Sidecar {
         let lifetime = i64::from(options.certificate_lifetime);
         let authority = Authority::new(control_plane.clone(), AuthorityScope::Own, lifetime);
         let certificates = Certificates::new(Arc::new(authority), Settings::default());
+        certificates.register(registry.sub_registry_with_prefix("trefoil"));
         let store = Store::new();
         store.set_registry_only(options.registry_only);
         let discovery = Discovery::new(control_plane, node(options), store.clone(), Held::new());

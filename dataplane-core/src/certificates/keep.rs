@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use trefoil_api::Identity;
 
 use super::issued::Request;
-use super::{Certificates, Issued, Kept, State};
+use super::{Certificates, Issued, IssuedError, Kept, SignError, State};
 
 /// How certificates are kept.
 #[derive(Clone, Debug)]
@@ -118,21 +118,25 @@ impl Certificates {
         }
     }
 
-    async fn fetch(&self, identity: &Identity) -> Result<Issued, String> {
-        let request = Request::new(identity).map_err(|error| error.to_string())?;
-        let chain = self
-            .signer
-            .sign(identity, request.csr_pem)
-            .await
-            .map_err(|error| error.to_string())?;
+    async fn fetch(&self, identity: &Identity) -> Result<Issued, FetchError> {
+        let request = Request::new(identity)?;
+        let chain = self.signer.sign(identity, request.csr_pem).await?;
         let now = self.settings.now();
-        let issued = Issued::new(identity, request.key_pem, chain, now).map_err(|error| error.to_string())?;
-        if issued.valid_at(now) {
-            Ok(issued)
-        } else {
-            Err("the certificate authority answered: a certificate that has expired".into())
+        let issued = Issued::new(identity, request.key_pem, chain, now)?;
+        if !issued.valid_at(now) {
+            return Err(IssuedError::Answer("a certificate that has expired".into()).into());
         }
+        Ok(issued)
     }
+}
+
+/// Why a fetch failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FetchError {
+    #[error(transparent)]
+    Sign(#[from] SignError),
+    #[error(transparent)]
+    Unusable(#[from] IssuedError),
 }
 
 /// Fetches, waits for half the life, fetches again; until nobody needs it.
@@ -146,7 +150,9 @@ async fn refresh(certificates: Weak<Certificates>, identity: Identity, state: wa
         let Some(owner) = certificates.upgrade() else {
             return;
         };
-        match owner.fetch(&identity).await {
+        let fetched = owner.fetch(&identity).await;
+        owner.metrics.fetched(&fetched);
+        match fetched {
             Ok(issued) => {
                 failures = 0;
                 tracing::info!(%identity, "certificate issued");
@@ -160,6 +166,7 @@ async fn refresh(certificates: Weak<Certificates>, identity: Identity, state: wa
                 due = renewal(&state.borrow());
             }
             Err(failure) => {
+                let failure = failure.to_string();
                 tracing::warn!(%identity, failure, "no certificate was issued");
                 state.send_modify(|state| state.failure = Some(failure));
                 let pause = owner.settings.pause(failures);

@@ -10,7 +10,8 @@ use super::{Policies, Service, Workload};
 pub struct Snapshot {
     workloads: imbl::HashMap<String, Arc<Workload>>,
     services: imbl::HashMap<String, Arc<Service>>,
-    /// Workloads by address. During a reuse of an address there are two: the one that came last answers.
+    /// Workloads by address. While an address is being reused there are two: of the healthy ones, the one
+    /// that came last answers.
     addresses: imbl::HashMap<IpAddr, imbl::Vector<String>>,
     /// Services by virtual address, likewise.
     virtual_addresses: imbl::HashMap<IpAddr, imbl::Vector<String>>,
@@ -31,8 +32,12 @@ impl Snapshot {
     /// The workload that has an address. Those in the host's network have none of their own.
     #[must_use]
     pub fn workload_at(&self, address: IpAddr) -> Option<Arc<Workload>> {
-        let uid = self.addresses.get(&address)?.last()?;
-        self.workload(uid)
+        let uids = self.addresses.get(&address)?;
+        let held = || uids.iter().rev().filter_map(|uid| self.workloads.get(uid));
+        held()
+            .find(|workload| workload.healthy)
+            .or_else(|| held().next())
+            .cloned()
     }
 
     /// The service named `NAMESPACE/HOSTNAME`.

@@ -279,6 +279,14 @@ fn a_reused_address_belongs_to_whoever_came_last_and_returns() {
     store.apply(&of_workloads(&[workload("old", [10, 0, 0, 1])]));
     store.apply(&of_workloads(&[workload("new", [10, 0, 0, 1])]));
     assert_eq!(name(&store).as_deref(), Some("new"));
+    let mut ended = workload("old", [10, 0, 0, 1]);
+    ended.status = message::WorkloadStatus::Unhealthy.into();
+    store.apply(&of_workloads(&[ended]));
+    assert_eq!(
+        name(&store).as_deref(),
+        Some("new"),
+        "a late word about the old one"
+    );
     store.apply(&removal(type_url::ADDRESS, &["Kubernetes//Pod/shop/new"]));
     assert_eq!(name(&store).as_deref(), Some("old"));
     store.apply(&removal(type_url::ADDRESS, &["Kubernetes//Pod/shop/old"]));
