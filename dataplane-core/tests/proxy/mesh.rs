@@ -1,0 +1,357 @@
+//! The fixture: pods on loopback addresses of their own, captured without redirection. Where a connection was
+//! going is told to the pod's dialer before the connection is made.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use prometheus_client::registry::Registry;
+use prost::Message;
+use rcgen::{BasicConstraints, CertificateParams, CertificateSigningRequestParams, IsCa, Issuer, KeyPair, SanType};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use trefoil_api::Identity;
+use trefoil_api::names::{self, extension, port};
+use trefoil_api::proto::envoy::service::discovery::v3::{DeltaDiscoveryResponse, Resource};
+use trefoil_api::proto::istio::security::{self, Authorization};
+use trefoil_api::proto::istio::workload as message;
+use trefoil_api::proto::trefoil::v1::{Isolation, Placement, Plane};
+use trefoil_api::proto::type_url;
+use trefoil_dataplane_core::certificates::{Certificates, Settings, SignError, Signer};
+use trefoil_dataplane_core::proxy::{Pod, Proxy, ProxyConfig, ProxyParts};
+use trefoil_dataplane_core::sockets::{self, Dialer, Family};
+use trefoil_dataplane_core::telemetry::{Layer, Metrics};
+use trefoil_dataplane_core::{Drain, Store};
+
+/// Signs whatever it is asked to.
+struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    root: String,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let root = params.self_signed(&key).unwrap().pem();
+        Self {
+            issuer: Issuer::new(params, key),
+            root,
+        }
+    }
+}
+
+impl Signer for Authority {
+    fn sign(&self, identity: &Identity, csr: String) -> BoxFuture<'_, Result<Vec<String>, SignError>> {
+        let name = SanType::URI(identity.to_string().try_into().unwrap());
+        Box::pin(async move {
+            let mut request = CertificateSigningRequestParams::from_pem(&csr).unwrap();
+            request.params.subject_alt_names = vec![name];
+            let leaf = request.signed_by(&self.issuer).unwrap();
+            Ok(vec![leaf.pem(), self.root.clone()])
+        })
+    }
+}
+
+/// Sockets with a pod's address, which know where captured connections were going.
+pub(crate) struct TestDialer {
+    address: IpAddr,
+    going: Mutex<HashMap<SocketAddr, SocketAddr>>,
+    /// Sockets that the proxy asked for.
+    pub(crate) sockets: AtomicUsize,
+}
+
+impl Dialer for TestDialer {
+    fn socket(&self, _: Family) -> BoxFuture<'_, io::Result<TcpSocket>> {
+        self.sockets.fetch_add(1, Ordering::SeqCst);
+        Box::pin(async {
+            let socket = TcpSocket::new_v4()?;
+            socket.bind(SocketAddr::new(self.address, 0))?;
+            Ok(socket)
+        })
+    }
+
+    fn transparent(&self) -> bool {
+        false
+    }
+
+    fn original_destination(&self, accepted: &TcpStream) -> io::Result<SocketAddr> {
+        let going = self.going.lock().unwrap().get(&accepted.peer_addr()?).copied();
+        going.map_or_else(|| accepted.local_addr(), Ok)
+    }
+}
+
+/// A pod of the mesh.
+pub(crate) struct TestPod {
+    pub(crate) name: &'static str,
+    pub(crate) address: IpAddr,
+    pub(crate) dialer: Arc<TestDialer>,
+}
+
+impl TestPod {
+    pub(crate) fn identity(&self) -> Identity {
+        Identity::new("cluster.local", "shop", self.name).unwrap()
+    }
+
+    pub(crate) fn at(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.address, port)
+    }
+
+    /// The pod's application dials, and is captured.
+    pub(crate) async fn dial(&self, destination: SocketAddr) -> TcpStream {
+        self.captured(destination, self.at(port::OUTBOUND)).await
+    }
+
+    /// A socket with the pod's address, to a listener of a plane, as if it had been redirected there.
+    pub(crate) async fn captured(&self, destination: SocketAddr, listener: SocketAddr) -> TcpStream {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(self.at(0)).unwrap();
+        let source = socket.local_addr().unwrap();
+        self.dialer.going.lock().unwrap().insert(source, destination);
+        socket.connect(listener).await.unwrap()
+    }
+
+    /// Plaintext from `client`, captured at this pod.
+    pub(crate) async fn plaintext(&self, client: &TestPod, destination: SocketAddr) -> TcpStream {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(client.at(0)).unwrap();
+        let source = socket.local_addr().unwrap();
+        self.dialer.going.lock().unwrap().insert(source, destination);
+        socket.connect(self.at(port::INBOUND)).await.unwrap()
+    }
+
+    /// A listener of the pod's application.
+    pub(crate) async fn listen(&self) -> TcpListener {
+        TcpListener::bind(self.at(0)).await.unwrap()
+    }
+
+    /// An application that sends back what it gets. Returns its address.
+    pub(crate) async fn echo(&self) -> SocketAddr {
+        let listener = self.listen().await;
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let (mut reader, mut writer) = stream.split();
+                    let _ = tokio::io::copy(&mut reader, &mut writer).await;
+                    let _ = writer.shutdown().await;
+                });
+            }
+        });
+        address
+    }
+}
+
+/// A client's pod and a server's, each with a proxy of its own unless told otherwise.
+pub(crate) struct Mesh {
+    pub(crate) store: Store,
+    pub(crate) certificates: Arc<Certificates>,
+    pub(crate) client: TestPod,
+    pub(crate) server: TestPod,
+    pub(crate) at_client: Arc<Proxy>,
+    pub(crate) at_server: Arc<Proxy>,
+    pub(crate) drain: Drain,
+    pub(crate) registry: Registry,
+}
+
+impl Mesh {
+    /// Two proxies.
+    pub(crate) async fn new() -> Self {
+        Self::with(config(), false).await
+    }
+
+    /// One proxy for both pods.
+    pub(crate) async fn same_node() -> Self {
+        Self::with(config(), true).await
+    }
+
+    pub(crate) async fn with(config: ProxyConfig, same_node: bool) -> Self {
+        static NEXT: AtomicU8 = AtomicU8::new(0);
+        let network = NEXT.fetch_add(1, Ordering::SeqCst);
+        let second = (std::process::id() % 200) as u8 + 10;
+        let store = Store::new();
+        let certificates = Certificates::new(Arc::new(Authority::new()), Settings::default());
+        let mut registry = Registry::default();
+        let (client, server) = (pod("web", second, network, 1), pod("cart", second, network, 2));
+        let drain = Drain::new();
+        let mut proxy = || {
+            Proxy::new(ProxyParts {
+                store: store.clone(),
+                certificates: certificates.clone(),
+                metrics: Metrics::register(&mut registry),
+                config,
+                drain: drain.clone(),
+            })
+        };
+        let at_client = proxy();
+        let at_server = if same_node { at_client.clone() } else { proxy() };
+        at_client.add_pod(served(&client));
+        at_server.add_pod(served(&server));
+        let mesh = Self {
+            store,
+            certificates,
+            client,
+            server,
+            at_client,
+            at_server,
+            drain,
+            registry,
+        };
+        mesh.policies(&[]);
+        mesh.apply(
+            type_url::ADDRESS,
+            &[address(&mesh.client), address(&mesh.server)],
+        );
+        mesh
+    }
+
+    fn apply<M: Message>(&self, type_url: &str, resources: &[(String, M)]) {
+        let resource = |(name, message): &(String, M)| Resource {
+            name: name.clone(),
+            version: "1".into(),
+            resource: Some(prost_types::Any {
+                type_url: type_url.into(),
+                value: message.encode_to_vec(),
+            }),
+            ..Resource::default()
+        };
+        let refused = self.store.apply(&DeltaDiscoveryResponse {
+            type_url: type_url.into(),
+            resources: resources.iter().map(resource).collect(),
+            ..DeltaDiscoveryResponse::default()
+        });
+        assert!(refused.is_empty(), "{refused:?}");
+    }
+
+    /// Puts policies of namespace `shop` in force.
+    pub(crate) fn policies(&self, policies: &[Authorization]) {
+        let named: Vec<_> = policies
+            .iter()
+            .map(|policy| (format!("{}/{}", policy.namespace, policy.name), policy.clone()))
+            .collect();
+        self.apply(type_url::AUTHORIZATION, &named);
+    }
+}
+
+/// As in production, but a pod that leaves is quiet at once.
+pub(crate) fn config() -> ProxyConfig {
+    ProxyConfig {
+        quiet: Duration::from_millis(20),
+        ..ProxyConfig::of(Layer::Node)
+    }
+}
+
+/// A policy that denies a principal.
+pub(crate) fn deny(name: &str, principal: &Identity) -> Authorization {
+    let exact = security::StringMatch {
+        match_type: Some(security::string_match::MatchType::Exact(principal.principal())),
+    };
+    let one = security::Match {
+        principals: vec![exact],
+        ..security::Match::default()
+    };
+    let clause = security::Clause { matches: vec![one] };
+    Authorization {
+        name: name.into(),
+        namespace: "shop".into(),
+        scope: security::Scope::Namespace.into(),
+        action: security::Action::Deny.into(),
+        rules: vec![security::Rule {
+            clauses: vec![clause],
+        }],
+        ..Authorization::default()
+    }
+}
+
+fn pod(name: &'static str, second: u8, network: u8, host: u8) -> TestPod {
+    let address = IpAddr::V4(Ipv4Addr::new(127, second, network, host));
+    let dialer = TestDialer {
+        address,
+        going: Mutex::default(),
+        sockets: AtomicUsize::new(0),
+    };
+    TestPod {
+        name,
+        address,
+        dialer: Arc::new(dialer),
+    }
+}
+
+fn served(pod: &TestPod) -> Pod {
+    let listener = |port| sockets::listener(pod.at(port)).unwrap();
+    Pod {
+        uid: format!("uid-{}", pod.name),
+        namespace: "shop".into(),
+        name: pod.name.into(),
+        identity: pod.identity(),
+        workload_uid: names::workload_uid("shop", pod.name),
+        outbound: listener(port::OUTBOUND),
+        inbound: listener(port::INBOUND),
+        hbone: listener(port::HBONE),
+        dialer: pod.dialer.clone(),
+    }
+}
+
+fn address(pod: &TestPod) -> (String, message::Address) {
+    let IpAddr::V4(address) = pod.address else {
+        unreachable!("pods of tests are IPv4")
+    };
+    let uid = names::workload_uid("shop", pod.name);
+    let placement = Placement {
+        plane: Plane::Node.into(),
+        isolation: Isolation::Shared.into(),
+        network_policy_selected: false,
+        pod_uid: format!("uid-{}", pod.name),
+    };
+    let workload = message::Workload {
+        uid: uid.clone(),
+        name: pod.name.into(),
+        namespace: "shop".into(),
+        addresses: vec![address.octets().to_vec().into()],
+        service_account: pod.name.into(),
+        tunnel_protocol: message::TunnelProtocol::Hbone.into(),
+        workload_name: pod.name.into(),
+        canonical_name: pod.name.into(),
+        extensions: vec![message::Extension {
+            name: extension::PLACEMENT.into(),
+            config: Some(prost_types::Any {
+                type_url: "type.googleapis.com/trefoil.v1.Placement".into(),
+                value: placement.encode_to_vec(),
+            }),
+        }],
+        ..message::Workload::default()
+    };
+    let r#type = Some(message::address::Type::Workload(workload));
+    (uid, message::Address { r#type })
+}
+
+/// Sends `text` and waits for it to come back.
+pub(crate) async fn echoed(stream: &mut TcpStream, text: &str) {
+    stream.write_all(text.as_bytes()).await.unwrap();
+    let mut back = vec![0; text.len()];
+    stream.read_exact(&mut back).await.unwrap();
+    assert_eq!(back, text.as_bytes());
+}
+
+/// Waits for the reset of a connection that nothing more is read from.
+pub(crate) async fn until_reset(stream: &mut TcpStream) {
+    let error = stream.read(&mut [0; 16]).await.expect_err("an orderly end, not a reset");
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+}
+
+/// Waits until a condition holds.
+pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let waiting = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), waiting)
+        .await
+        .unwrap_or_else(|_| panic!("never came true: {what}"));
+}

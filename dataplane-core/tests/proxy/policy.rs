@@ -1,0 +1,86 @@
+//! Who gets through, and who does not.
+
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+
+use tokio::io::AsyncReadExt;
+
+use crate::mesh::{Mesh, deny, echoed, until, until_reset};
+
+#[tokio::test]
+async fn policy_denies_whom_it_names() {
+    for mesh in [Mesh::new().await, Mesh::same_node().await] {
+        let application = mesh.server.echo().await;
+        mesh.policies(&[deny("no-web", &mesh.client.identity())]);
+        until_reset(&mut mesh.client.dial(application).await).await;
+        // Plaintext has no identity that the policy could name.
+        let mut plain = mesh.server.plaintext(&mesh.client, application).await;
+        echoed(&mut plain, "hello").await;
+    }
+}
+
+#[tokio::test]
+async fn a_policy_that_comes_later_cuts_what_it_denies() {
+    for mesh in [Mesh::new().await, Mesh::same_node().await] {
+        let application = mesh.server.echo().await;
+        let mut client = mesh.client.dial(application).await;
+        let mut plain = mesh.server.plaintext(&mesh.client, application).await;
+        echoed(&mut client, "hello").await;
+        echoed(&mut plain, "hello").await;
+        mesh.policies(&[deny("no-web", &mesh.client.identity())]);
+        until_reset(&mut client).await;
+        echoed(&mut plain, "still here").await;
+    }
+}
+
+#[tokio::test]
+async fn an_application_that_is_not_there_is_a_reset() {
+    for mesh in [Mesh::new().await, Mesh::same_node().await] {
+        let nobody: SocketAddr = {
+            let listener = mesh.server.listen().await;
+            listener.local_addr().unwrap()
+        };
+        until_reset(&mut mesh.client.dial(nobody).await).await;
+        until_reset(&mut mesh.server.plaintext(&mesh.client, nobody).await).await;
+    }
+}
+
+#[tokio::test]
+async fn who_dials_a_plane_itself_is_refused() {
+    let mesh = Mesh::new().await;
+    for port in [15001, 15006] {
+        let listener = mesh.server.at(port);
+        let mut direct = mesh.client.captured(listener, listener).await;
+        until_reset(&mut direct).await;
+        let mut looped = mesh.server.plaintext(&mesh.client, listener).await;
+        until_reset(&mut looped).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_of_the_mesh_is_passed_through() {
+    let mesh = Mesh::new().await;
+    let outside = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut client = mesh.client.dial(outside.local_addr().unwrap()).await;
+    let (accepted, from) = outside.accept().await.unwrap();
+    assert_eq!(from.ip(), mesh.client.address);
+    drop(accepted);
+    assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+    mesh.store.set_registry_only(true);
+    until_reset(&mut mesh.client.dial(outside.local_addr().unwrap()).await).await;
+}
+
+#[tokio::test]
+async fn on_the_same_node_nothing_is_encrypted_to_oneself() {
+    let mesh = Mesh::same_node().await;
+    let application = mesh.server.echo().await;
+    let mut client = mesh.client.dial(application).await;
+    echoed(&mut client, "hello").await;
+    assert_eq!(mesh.client.dialer.sockets.load(Ordering::SeqCst), 0, "no tunnel was dialled");
+    let there = mesh.at_client.connections();
+    let inbound = there.iter().find(|connection| connection.peer.is_some()).unwrap();
+    assert_eq!(inbound.path, "same_node");
+    assert_eq!(inbound.peer, Some(mesh.client.identity().to_string()));
+    drop(client);
+    until("connections are forgotten", || mesh.at_client.connections().is_empty()).await;
+}

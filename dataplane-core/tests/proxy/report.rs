@@ -1,0 +1,125 @@
+//! What is reported of connections.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex};
+
+use prometheus_client::encoding::text;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+
+use crate::mesh::{Mesh, deny, echoed, until, until_reset};
+
+type Line = BTreeMap<&'static str, String>;
+
+/// Keeps the lines of the access log.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<Line>>>);
+
+struct Fields<'l>(&'l mut Line);
+
+impl Visit for Fields<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        self.0.insert(field.name(), format!("{value:?}").trim_matches('"').to_owned());
+    }
+}
+
+impl<S: Subscriber> Layer<S> for Lines {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        if event.metadata().target() == "access" && *event.metadata().level() <= tracing::Level::INFO {
+            let mut line = Line::new();
+            event.record(&mut Fields(&mut line));
+            self.0.lock().unwrap().push(line);
+        }
+    }
+}
+
+impl Lines {
+    /// The lines of one direction, once there are as many as expected.
+    async fn of(&self, direction: &str, count: usize) -> Vec<Line> {
+        let found = || -> Vec<Line> {
+            let lines = self.0.lock().unwrap();
+            lines.iter().filter(|line| line["direction"] == direction).cloned().collect()
+        };
+        until("the lines are written", || found().len() >= count).await;
+        assert_eq!(found().len(), count, "exactly one line each");
+        found()
+    }
+}
+
+#[tokio::test]
+async fn every_connection_leaves_one_line_at_each_end() {
+    for (mesh, path) in [(Mesh::new().await, "mutual_tls"), (Mesh::same_node().await, "same_node")] {
+        let lines = Lines::default();
+        let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(lines.clone()));
+        let application = mesh.server.echo().await;
+        let mut client = mesh.client.dial(application).await;
+        echoed(&mut client, "hello").await;
+        drop(client);
+        for direction in ["outbound", "inbound"] {
+            let line = &lines.of(direction, 1).await[0];
+            assert_eq!(line["peer"], path);
+            assert_eq!(line["src.identity"], mesh.client.identity().to_string());
+            assert_eq!(line["dst.identity"], mesh.server.identity().to_string());
+            assert_eq!(line["src.workload"], "web");
+            assert_eq!(line["dst.workload"], "cart");
+            assert_eq!(line["dst.addr"], application.to_string());
+            assert_eq!((line["bytes_sent"].as_str(), line["bytes_recv"].as_str()), ("5", "5"));
+            assert_eq!(line["response_flags"], "-");
+            assert!(!line.contains_key("error"), "{line:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_names_layer_policy_and_reason() {
+    for mesh in [Mesh::new().await, Mesh::same_node().await] {
+        let lines = Lines::default();
+        let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(lines.clone()));
+        let application = mesh.server.echo().await;
+        mesh.policies(&[deny("no-web", &mesh.client.identity())]);
+        until_reset(&mut mesh.client.dial(application).await).await;
+        let at_server = &lines.of("inbound", 1).await[0];
+        assert_eq!(at_server["layer"], "policy");
+        assert_eq!(at_server["policy"], "shop/no-web");
+        assert_eq!(at_server["response_flags"], "DENY");
+        assert!(at_server["reason"].contains("shop/no-web"), "{at_server:?}");
+        let at_client = &lines.of("outbound", 1).await[0];
+        assert_eq!((at_client["layer"].as_str(), at_client["response_flags"].as_str()), ("policy", "DENY"));
+
+        mesh.server.listen().await;
+        let nobody = mesh.server.listen().await.local_addr().unwrap();
+        mesh.policies(&[deny("no-web", &mesh.server.identity())]);
+        until_reset(&mut mesh.client.dial(nobody).await).await;
+        for direction in ["inbound", "outbound"] {
+            let line = &lines.of(direction, 2).await[1];
+            assert_eq!((line["layer"].as_str(), line["response_flags"].as_str()), ("application", "CONNECT"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn connections_and_bytes_are_counted_at_both_ends() {
+    let mesh = Mesh::same_node().await;
+    let application = mesh.server.echo().await;
+    let mut client = mesh.client.dial(application).await;
+    echoed(&mut client, "hello").await;
+    drop(client);
+    until("connections are forgotten", || mesh.at_client.connections().is_empty()).await;
+    let mut shown = String::new();
+    text::encode(&mut shown, &mesh.registry).unwrap();
+    for name in ["connections_opened", "connections_closed", "received_bytes", "sent_bytes"] {
+        for reporter in ["source", "destination"] {
+            let line = shown
+                .lines()
+                .find(|line| line.starts_with(&format!("istio_tcp_{name}_total{{reporter=\"{reporter}\"")))
+                .unwrap_or_else(|| panic!("{name} of {reporter} in {shown}"));
+            assert!(line.contains("source_principal=\"spiffe://cluster.local/ns/shop/sa/web\""), "{line}");
+            assert!(line.contains("destination_workload=\"cart\""), "{line}");
+            assert!(line.contains("connection_security_policy=\"same_node\""), "{line}");
+            let expected = if name.contains("bytes") { " 5" } else { " 1" };
+            assert!(line.ends_with(expected), "{line}");
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Tunnels: shared, and strict about what is asked for in them.
+
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use http::{Method, Request, StatusCode, Uri};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use trefoil_api::names::{header, port};
+
+use crate::mesh::{Mesh, deny, echoed};
+
+#[tokio::test]
+async fn connections_share_tunnels() {
+    let mesh = Mesh::new().await;
+    let application = mesh.server.echo().await;
+    let mut open = Vec::new();
+    for number in 0..32 {
+        let mut client = mesh.client.dial(application).await;
+        echoed(&mut client, &format!("number {number}")).await;
+        open.push(client);
+    }
+    assert_eq!(mesh.client.dialer.sockets.load(Ordering::SeqCst), 4);
+}
+
+#[tokio::test]
+async fn those_who_come_at_once_wait_for_one_handshake() {
+    let mesh = Mesh::new().await;
+    let application = mesh.server.echo().await;
+    let dialled = (0..4).map(|_| mesh.client.dial(application));
+    for mut client in futures::future::join_all(dialled).await {
+        echoed(&mut client, "hello").await;
+    }
+    assert_eq!(mesh.client.dialer.sockets.load(Ordering::SeqCst), 1);
+}
+
+/// An HTTP/2 client of our own, with the certificate of the client's pod.
+async fn tunnel(mesh: &Mesh) -> SendRequest<Bytes> {
+    let (identity, expected) = (mesh.client.identity(), [mesh.server.identity()]);
+    let config = mesh.certificates.client_config(&identity, &expected);
+    let config = config.await.unwrap();
+    let stream = TcpStream::connect(mesh.server.at(port::HBONE)).await.unwrap();
+    let name = rustls_pki_types::ServerName::IpAddress(mesh.server.address.into());
+    let tls = TlsConnector::from(config).connect(name, stream).await.unwrap();
+    let (send, connection) = h2::client::handshake(tls).await.unwrap();
+    tokio::spawn(connection);
+    send.ready().await.unwrap()
+}
+
+fn connect(authority: SocketAddr) -> Request<()> {
+    let uri = Uri::builder().authority(authority.to_string()).build().unwrap();
+    Request::builder().method(Method::CONNECT).uri(uri).body(()).unwrap()
+}
+
+async fn status(mesh: &Mesh, request: Request<()>) -> StatusCode {
+    let mut send = tunnel(mesh).await;
+    let (response, _stream) = send.send_request(request, false).unwrap();
+    response.await.unwrap().status()
+}
+
+#[tokio::test]
+async fn what_is_asked_in_a_tunnel_is_answered() {
+    let mesh = Mesh::new().await;
+    let application = mesh.server.echo().await;
+    assert_eq!(status(&mesh, connect(application)).await, StatusCode::OK);
+
+    let elsewhere = mesh.client.at(80);
+    assert_eq!(status(&mesh, connect(elsewhere)).await, StatusCode::BAD_REQUEST);
+    for reserved in port::RESERVED {
+        let itself = mesh.server.at(reserved);
+        assert_eq!(status(&mesh, connect(itself)).await, StatusCode::BAD_REQUEST);
+    }
+    let get = Request::get(format!("http://{application}/")).body(()).unwrap();
+    assert_eq!(status(&mesh, get).await, StatusCode::BAD_REQUEST);
+
+    let mut reused = connect(application);
+    let other = "Kubernetes//Pod/shop/other".parse().unwrap();
+    reused.headers_mut().insert(header::DESTINATION_UID, other);
+    assert_eq!(status(&mesh, reused).await, StatusCode::BAD_REQUEST);
+
+    let nobody = mesh.server.listen().await.local_addr().unwrap();
+    assert_eq!(status(&mesh, connect(nobody)).await, StatusCode::SERVICE_UNAVAILABLE);
+
+    mesh.policies(&[deny("no-web", &mesh.client.identity())]);
+    assert_eq!(status(&mesh, connect(application)).await, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn a_claimed_identity_is_not_believed() {
+    let mesh = Mesh::new().await;
+    let application = mesh.server.echo().await;
+    mesh.policies(&[deny("no-admin", &"spiffe://cluster.local/ns/shop/sa/admin".parse().unwrap())]);
+    let mut request = connect(application);
+    let claimed = "spiffe://cluster.local/ns/shop/sa/admin".parse().unwrap();
+    request.headers_mut().insert(header::PEER, claimed);
+    assert_eq!(status(&mesh, request).await, StatusCode::OK);
+}
