@@ -1,4 +1,12 @@
 //! The control plane as a library: objects in, per-client resources out.
 
+pub mod assemble;
+pub mod ca;
 pub mod embedded;
+pub mod index;
+pub mod objects;
+pub mod serve;
 pub mod store;
+pub mod translate;
+pub mod upkeep;
+pub mod webhook;

@@ -1,0 +1,299 @@
+//! Object changes in, changed resources out. Pure and incremental: what a change cannot affect is not looked
+//! at, and any sequence of changes gives what a fresh index over the end state gives. (Of a malformed object
+//! the last good version is part of that state: it stays in force.)
+
+mod apply;
+pub mod facts;
+mod policies;
+mod report;
+mod services;
+pub mod snapshot;
+#[cfg(test)]
+mod tests;
+mod workloads;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+
+use trefoil_api::crd::FieldError;
+use trefoil_api::mesh_config::MeshConfig;
+use trefoil_api::proto::istio::security::Authorization;
+use trefoil_api::proto::trefoil::v1::PodPlacement;
+
+use facts::{Namespace, NetworkPolicy, Node, Pod, PolicyObject, Service, Slice};
+pub use policies::{AuthorizationEntry, PeerAuthenticationEntry};
+pub use report::{PolicyKind, PolicyReport, Statement};
+use snapshot::{Changes, Snapshot};
+
+/// Namespace and name of an object.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectKey {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+impl ObjectKey {
+    /// A key.
+    #[must_use]
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
+    }
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// What changed. An absent object was deleted.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// By name.
+    Namespace(String, Option<Namespace>),
+    /// By name.
+    Node(String, Option<Node>),
+    /// A pod.
+    Pod(ObjectKey, Option<Pod>),
+    /// A service.
+    Service(ObjectKey, Option<Service>),
+    /// An endpoint slice.
+    Slice(ObjectKey, Option<Slice>),
+    /// A network policy.
+    NetworkPolicy(ObjectKey, Option<NetworkPolicy>),
+    /// An AuthorizationPolicy.
+    Authorization(ObjectKey, Option<PolicyObject>),
+    /// A PeerAuthentication.
+    PeerAuthentication(ObjectKey, Option<PolicyObject>),
+    /// The text of the mesh configuration.
+    MeshConfig(Option<String>),
+    /// What the agent of a node says redirects its pods.
+    Placements(NodePlacements),
+}
+
+/// What the agent of a node says redirects its pods.
+#[derive(Clone, Debug, Default)]
+pub struct NodePlacements {
+    /// From the agent's token.
+    pub node: String,
+    /// These are all pods of the node.
+    pub snapshot: bool,
+    /// Pods that changed.
+    pub pods: Vec<PodPlacement>,
+    /// Uids of pods that ended.
+    pub removed: Vec<String>,
+}
+
+/// The kinds that are watched, for lists that replace all that was known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[allow(missing_docs)]
+pub enum Kind {
+    Namespace,
+    Node,
+    Pod,
+    Service,
+    Slice,
+    NetworkPolicy,
+    Authorization,
+    PeerAuthentication,
+    MeshConfig,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Namespace,
+        Self::Node,
+        Self::Pod,
+        Self::Service,
+        Self::Slice,
+        Self::NetworkPolicy,
+        Self::Authorization,
+        Self::PeerAuthentication,
+        Self::MeshConfig,
+    ];
+}
+
+/// The index. See the module.
+#[derive(Debug)]
+pub struct Index {
+    default_trust_domain: String,
+    config: MeshConfig,
+    config_seen: bool,
+    config_errors: Vec<FieldError>,
+    namespaces: BTreeMap<String, Namespace>,
+    nodes: BTreeMap<String, Node>,
+    pods: BTreeMap<ObjectKey, Pod>,
+    services: BTreeMap<ObjectKey, Service>,
+    slices: BTreeMap<ObjectKey, Slice>,
+    network_policies: BTreeMap<ObjectKey, NetworkPolicy>,
+    authorization: BTreeMap<ObjectKey, AuthorizationEntry>,
+    peer_authentication: BTreeMap<ObjectKey, PeerAuthenticationEntry>,
+    /// By node, then by uid of the pod. A node that never reported is absent.
+    placements: BTreeMap<String, BTreeMap<String, PodPlacement>>,
+
+    // Found from the above.
+    pods_by_node: BTreeMap<String, BTreeSet<ObjectKey>>,
+    pods_by_address: BTreeMap<IpAddr, BTreeSet<ObjectKey>>,
+    slices_by_service: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
+    slices_by_pod: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
+    slices_by_address: BTreeMap<IpAddr, BTreeSet<ObjectKey>>,
+    /// Policies against plaintext by resource name, with the workloads that name them.
+    strict: BTreeMap<String, (Authorization, BTreeSet<String>)>,
+    strict_of: BTreeMap<String, String>,
+    /// Names of the workloads made from a slice's endpoints that are no pods.
+    slice_workloads: BTreeMap<ObjectKey, BTreeSet<String>>,
+
+    dirty: Dirty,
+    reports: BTreeMap<(PolicyKind, ObjectKey), PolicyReport>,
+    snapshot: Snapshot,
+    changes: Changes,
+}
+
+/// What is to be computed again.
+#[derive(Debug, Default)]
+struct Dirty {
+    pods: BTreeSet<ObjectKey>,
+    services: BTreeSet<ObjectKey>,
+    slices: BTreeSet<ObjectKey>,
+    authorization: BTreeSet<ObjectKey>,
+    peer_authentication: BTreeSet<ObjectKey>,
+}
+
+impl Index {
+    /// An empty index. The trust domain is what holds unless the mesh configuration says otherwise.
+    #[must_use]
+    pub fn new(trust_domain: &str) -> Self {
+        Self {
+            default_trust_domain: trust_domain.into(),
+            config: MeshConfig::default(),
+            config_seen: false,
+            config_errors: Vec::new(),
+            namespaces: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            pods: BTreeMap::new(),
+            services: BTreeMap::new(),
+            slices: BTreeMap::new(),
+            network_policies: BTreeMap::new(),
+            authorization: BTreeMap::new(),
+            peer_authentication: BTreeMap::new(),
+            placements: BTreeMap::new(),
+            pods_by_node: BTreeMap::new(),
+            pods_by_address: BTreeMap::new(),
+            slices_by_service: BTreeMap::new(),
+            slices_by_pod: BTreeMap::new(),
+            slices_by_address: BTreeMap::new(),
+            strict: BTreeMap::new(),
+            strict_of: BTreeMap::new(),
+            slice_workloads: BTreeMap::new(),
+            dirty: Dirty::default(),
+            reports: BTreeMap::new(),
+            snapshot: Snapshot::default(),
+            changes: Changes::default(),
+        }
+    }
+
+    /// Computes what the changes since the last call affected, and says which resources differ now.
+    pub fn flush(&mut self) -> Changes {
+        let dirty = std::mem::take(&mut self.dirty);
+        for key in &dirty.authorization {
+            self.compute_authorization(key);
+        }
+        for key in &dirty.peer_authentication {
+            self.compute_peer_authentication(key);
+        }
+        for key in &dirty.services {
+            self.compute_service(key);
+        }
+        for key in &dirty.pods {
+            self.compute_pod(key);
+        }
+        for key in &dirty.slices {
+            self.compute_slice(key);
+        }
+        std::mem::take(&mut self.changes)
+    }
+
+    /// The resources as of the last [`Self::flush`]; cheap.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.snapshot.clone()
+    }
+
+    /// The mesh configuration in force.
+    #[must_use]
+    pub fn config(&self) -> &MeshConfig {
+        &self.config
+    }
+
+    /// What is wrong with the mesh configuration that was given last.
+    #[must_use]
+    pub fn config_errors(&self) -> &[FieldError] {
+        &self.config_errors
+    }
+
+    /// The trust domain in force.
+    #[must_use]
+    pub fn trust_domain(&self) -> &str {
+        self.config
+            .trust_domain
+            .as_deref()
+            .unwrap_or(&self.default_trust_domain)
+    }
+
+    /// Names of all namespaces.
+    pub fn namespaces(&self) -> impl Iterator<Item = &str> {
+        self.namespaces.keys().map(String::as_str)
+    }
+
+    /// Labels of all namespaces.
+    #[must_use]
+    pub fn namespace_labels(&self) -> BTreeMap<String, facts::Labels> {
+        let labels = |(name, one): (&String, &Namespace)| (name.clone(), one.labels.clone());
+        self.namespaces.iter().map(labels).collect()
+    }
+
+    /// Keys of a kind, for lists that replace all that was known.
+    #[must_use]
+    pub fn keys(&self, kind: Kind) -> Vec<ObjectKey> {
+        let named = |name: &String| ObjectKey::new("", name.clone());
+        match kind {
+            Kind::Namespace => self.namespaces.keys().map(named).collect(),
+            Kind::Node => self.nodes.keys().map(named).collect(),
+            Kind::Pod => self.pods.keys().cloned().collect(),
+            Kind::Service => self.services.keys().cloned().collect(),
+            Kind::Slice => self.slices.keys().cloned().collect(),
+            Kind::NetworkPolicy => self.network_policies.keys().cloned().collect(),
+            Kind::Authorization => self.authorization.keys().cloned().collect(),
+            Kind::PeerAuthentication => self.peer_authentication.keys().cloned().collect(),
+            Kind::MeshConfig if self.config_seen => vec![ObjectKey::default()],
+            Kind::MeshConfig => Vec::new(),
+        }
+    }
+
+    /// Deletes an object of a kind.
+    pub fn delete(&mut self, kind: Kind, key: ObjectKey) {
+        self.apply(match kind {
+            Kind::Namespace => Change::Namespace(key.name, None),
+            Kind::Node => Change::Node(key.name, None),
+            Kind::Pod => Change::Pod(key, None),
+            Kind::Service => Change::Service(key, None),
+            Kind::Slice => Change::Slice(key, None),
+            Kind::NetworkPolicy => Change::NetworkPolicy(key, None),
+            Kind::Authorization => Change::Authorization(key, None),
+            Kind::PeerAuthentication => Change::PeerAuthentication(key, None),
+            Kind::MeshConfig => Change::MeshConfig(None),
+        });
+    }
+
+    /// What became of every policy.
+    pub fn reports(&self) -> impl Iterator<Item = &PolicyReport> {
+        self.reports.values()
+    }
+}

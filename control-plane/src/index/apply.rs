@@ -1,0 +1,274 @@
+//! Takes changes in, and marks what they may affect.
+
+use std::collections::BTreeSet;
+
+use trefoil_api::crd::{FieldError, MtlsMode};
+use trefoil_api::mesh_config::MeshConfig;
+use trefoil_api::names::{MESH_CONFIG_KEY, MESH_NAMESPACE};
+
+use super::facts::{Pod, PolicyObject, Service, Slice};
+use super::policies::{AuthorizationEntry, PeerAuthenticationEntry};
+use super::{Change, Index, NodePlacements, ObjectKey};
+
+impl Index {
+    /// Takes a change in. Resources change with the next [`Self::flush`].
+    pub fn apply(&mut self, change: Change) {
+        match change {
+            Change::Namespace(name, facts) => {
+                if replace(&mut self.namespaces, name.clone(), facts) {
+                    self.mark_namespace(&name);
+                }
+            }
+            Change::Node(name, facts) => {
+                let gone = facts.is_none();
+                let changed = replace(&mut self.nodes, name.clone(), facts);
+                let forgotten = gone && self.placements.remove(&name).is_some();
+                if changed || forgotten {
+                    self.mark_node(&name);
+                }
+            }
+            Change::Pod(key, facts) => self.apply_pod(key, facts),
+            Change::Service(key, facts) => self.apply_service(key, facts),
+            Change::Slice(key, facts) => self.apply_slice(key, facts),
+            Change::NetworkPolicy(key, facts) => {
+                if replace(&mut self.network_policies, key.clone(), facts) {
+                    self.mark_namespace(&key.namespace);
+                }
+            }
+            Change::Authorization(key, object) => self.apply_authorization(key, object),
+            Change::PeerAuthentication(key, object) => self.apply_peer_authentication(key, object),
+            Change::MeshConfig(text) => self.apply_config(text),
+            Change::Placements(placements) => self.apply_placements(placements),
+        }
+    }
+
+    fn apply_pod(&mut self, key: ObjectKey, facts: Option<Pod>) {
+        let old = self.pods.get(&key).cloned();
+        if old == facts {
+            return;
+        }
+        for (pod, present) in [(&old, false), (&facts, true)] {
+            let Some(pod) = pod else { continue };
+            put(&mut self.pods_by_node, pod.node.clone(), &key, present);
+            for address in &pod.addresses {
+                put(&mut self.pods_by_address, *address, &key, present);
+                // Whose endpoint the address is may have changed.
+                let sharing = self.pods_by_address.get(address).into_iter().flatten();
+                self.dirty.pods.extend(sharing.cloned());
+                let slices = self.slices_by_address.get(address).into_iter().flatten();
+                self.dirty.slices.extend(slices.cloned());
+            }
+        }
+        match facts {
+            Some(pod) => self.pods.insert(key.clone(), pod),
+            None => self.pods.remove(&key),
+        };
+        self.dirty.pods.insert(key);
+    }
+
+    fn apply_service(&mut self, key: ObjectKey, facts: Option<Service>) {
+        if !replace(&mut self.services, key.clone(), facts) {
+            return;
+        }
+        let slices: Vec<_> = self
+            .slices_by_service
+            .get(&key)
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect();
+        for slice in slices {
+            self.mark_slice(&slice);
+        }
+        self.dirty.services.insert(key);
+    }
+
+    fn apply_slice(&mut self, key: ObjectKey, facts: Option<Slice>) {
+        if self.slices.get(&key) == facts.as_ref() {
+            return;
+        }
+        self.mark_slice(&key);
+        let old = self.slices.get(&key).cloned();
+        for (slice, present) in [(&old, false), (&facts, true)] {
+            let Some(slice) = slice else { continue };
+            let service = ObjectKey::new(key.namespace.clone(), slice.service.clone());
+            put(&mut self.slices_by_service, service, &key, present);
+            for endpoint in &slice.endpoints {
+                if let Some(pod) = &endpoint.pod {
+                    put(&mut self.slices_by_pod, pod.clone(), &key, present);
+                }
+                for address in &endpoint.addresses {
+                    put(&mut self.slices_by_address, *address, &key, present);
+                }
+            }
+        }
+        match facts {
+            Some(slice) => self.slices.insert(key.clone(), slice),
+            None => self.slices.remove(&key),
+        };
+        self.mark_slice(&key);
+    }
+
+    fn apply_authorization(&mut self, key: ObjectKey, object: Option<PolicyObject>) {
+        let old = self.authorization.remove(&key);
+        if let Some(object) = object {
+            let entry = AuthorizationEntry::read(&key, object, old);
+            self.authorization.insert(key.clone(), entry);
+        }
+        self.mark_scope(&key.namespace);
+        self.dirty.authorization.insert(key);
+    }
+
+    fn apply_peer_authentication(&mut self, key: ObjectKey, object: Option<PolicyObject>) {
+        let old = self.peer_authentication.remove(&key);
+        if let Some(object) = object {
+            let entry = PeerAuthenticationEntry::read(&key, object, old);
+            self.peer_authentication.insert(key.clone(), entry);
+        }
+        self.mark_scope(&key.namespace);
+        self.dirty.peer_authentication.insert(key);
+    }
+
+    fn apply_config(&mut self, text: Option<String>) {
+        let seen_good = self.config_seen && self.config_errors.is_empty();
+        let config = match text.as_deref().map(MeshConfig::parse) {
+            None => {
+                self.config_errors.clear();
+                MeshConfig::default()
+            }
+            Some(Ok(config)) => {
+                self.config_errors.clear();
+                config
+            }
+            Some(Err(error)) => {
+                self.config_errors = vec![FieldError {
+                    field: MESH_CONFIG_KEY.into(),
+                    problem: error.to_string(),
+                }];
+                if seen_good || self.config != MeshConfig::default() {
+                    self.config.clone()
+                } else {
+                    // Never understood: what it would have guarded is closed.
+                    MeshConfig {
+                        default_mtls: MtlsMode::Strict,
+                        ..MeshConfig::default()
+                    }
+                }
+            }
+        };
+        self.config_seen = text.is_some();
+        if config != self.config {
+            self.config = config;
+            self.mark_all();
+        }
+    }
+
+    fn apply_placements(&mut self, report: NodePlacements) {
+        let known = self.placements.entry(report.node.clone()).or_default();
+        let mut touched = BTreeSet::new();
+        let key = |pod: &trefoil_api::proto::trefoil::v1::PodPlacement| {
+            ObjectKey::new(pod.namespace.clone(), pod.name.clone())
+        };
+        if report.snapshot {
+            touched.extend(known.values().map(key));
+            known.clear();
+        }
+        for uid in &report.removed {
+            touched.extend(known.remove(uid).as_ref().map(key));
+        }
+        for pod in report.pods {
+            touched.insert(key(&pod));
+            known.insert(pod.uid.clone(), pod);
+        }
+        self.dirty.pods.extend(touched);
+        if report.snapshot {
+            self.mark_node(&report.node);
+        }
+    }
+
+    fn mark_node(&mut self, node: &str) {
+        let pods = self.pods_by_node.get(node).into_iter().flatten();
+        self.dirty.pods.extend(pods.cloned());
+    }
+
+    fn mark_namespace(&mut self, namespace: &str) {
+        let pods = in_namespace(&self.pods, namespace).map(|(key, _)| key.clone());
+        self.dirty.pods.extend(pods);
+    }
+
+    /// What policies of a namespace are about: its pods; those of the mesh's own namespace: all pods.
+    fn mark_scope(&mut self, namespace: &str) {
+        if namespace == MESH_NAMESPACE {
+            self.dirty.pods.extend(self.pods.keys().cloned());
+        } else {
+            self.mark_namespace(namespace);
+        }
+    }
+
+    fn mark_all(&mut self) {
+        self.dirty.pods.extend(self.pods.keys().cloned());
+        self.dirty.slices.extend(self.slices.keys().cloned());
+        self.dirty.services.extend(self.services.keys().cloned());
+    }
+
+    /// A slice, the pods that are its endpoints, and the policies for its service.
+    fn mark_slice(&mut self, key: &ObjectKey) {
+        self.dirty.slices.insert(key.clone());
+        let Some(slice) = self.slices.get(key) else {
+            return;
+        };
+        for endpoint in &slice.endpoints {
+            self.dirty.pods.extend(endpoint.pod.clone());
+            for address in &endpoint.addresses {
+                let pods = self.pods_by_address.get(address).into_iter().flatten();
+                self.dirty.pods.extend(pods.cloned());
+            }
+        }
+        let targeting = in_namespace(&self.authorization, &key.namespace)
+            .filter(|(_, entry)| entry.target.names_service(&slice.service))
+            .map(|(key, _)| key.clone());
+        self.dirty.authorization.extend(targeting);
+    }
+}
+
+/// The objects of a namespace.
+pub(super) fn in_namespace<'a, V>(
+    objects: &'a std::collections::BTreeMap<ObjectKey, V>,
+    namespace: &'a str,
+) -> impl Iterator<Item = (&'a ObjectKey, &'a V)> {
+    objects
+        .range(ObjectKey::new(namespace, "")..)
+        .take_while(move |(key, _)| key.namespace == namespace)
+}
+
+/// Puts or removes; whether anything differs now.
+fn replace<K: Ord, V: PartialEq>(
+    objects: &mut std::collections::BTreeMap<K, V>,
+    key: K,
+    value: Option<V>,
+) -> bool {
+    if objects.get(&key) == value.as_ref() {
+        return false;
+    }
+    match value {
+        Some(value) => objects.insert(key, value),
+        None => objects.remove(&key),
+    };
+    true
+}
+
+fn put<K: Ord>(
+    sets: &mut std::collections::BTreeMap<K, BTreeSet<ObjectKey>>,
+    at: K,
+    key: &ObjectKey,
+    present: bool,
+) {
+    if present {
+        sets.entry(at).or_default().insert(key.clone());
+    } else if let Some(set) = sets.get_mut(&at) {
+        set.remove(key);
+        if set.is_empty() {
+            sets.remove(&at);
+        }
+    }
+}

@@ -1,0 +1,385 @@
+//! Policies in the index: what they are for, what planes get of them, and what becomes of one that cannot be
+//! understood: its last good version stays in force; with none, what it would have guarded is closed.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use prost::Message;
+use serde_json::Value;
+use trefoil_api::crd::{self, AuthorizationPolicySpec, FieldError, PeerAuthenticationSpec};
+use trefoil_api::names::MESH_NAMESPACE;
+use trefoil_api::proto::istio::security::{Authorization, Scope};
+
+use super::apply::in_namespace;
+use super::facts::{Labels, Pod, PolicyObject, matches_all};
+use super::report::{PolicyKind, PolicyReport};
+use super::snapshot::{Encoded, ResourceKind};
+use super::{Index, ObjectKey};
+use crate::translate::{self, Effective};
+
+/// What a policy is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    /// All workloads of the mesh.
+    Mesh,
+    /// All of its namespace.
+    Namespace,
+    /// Those with these labels: of its namespace, or of every one if it is the mesh's own.
+    Selector(Labels),
+    /// The endpoints of these services of its namespace.
+    Services(Vec<String>),
+}
+
+/// An AuthorizationPolicy.
+#[derive(Clone, Debug)]
+pub struct AuthorizationEntry {
+    pub(super) target: Target,
+    /// The version in force; none if there never was a good one.
+    pub(super) spec: Option<AuthorizationPolicySpec>,
+    /// It asks for nothing to be refused, whatever else it says.
+    audit: bool,
+    facts: Facts,
+}
+
+/// A PeerAuthentication.
+#[derive(Clone, Debug)]
+pub struct PeerAuthenticationEntry {
+    target: Target,
+    spec: Option<PeerAuthenticationSpec>,
+    facts: Facts,
+}
+
+/// What both have.
+#[derive(Clone, Debug)]
+struct Facts {
+    errors: Vec<FieldError>,
+    generation: i64,
+    created: String,
+    conditions: Vec<Condition>,
+}
+
+impl Facts {
+    fn of(object: PolicyObject, errors: Vec<FieldError>) -> Self {
+        Self {
+            errors,
+            generation: object.generation,
+            created: object.created,
+            conditions: object.conditions,
+        }
+    }
+}
+
+impl Target {
+    fn of(namespace: &str, selector: Option<&crd::Selector>, services: Vec<String>) -> Self {
+        match selector {
+            Some(selector) => Self::Selector(selector.match_labels.clone()),
+            None if !services.is_empty() => Self::Services(services),
+            None if namespace == MESH_NAMESPACE => Self::Mesh,
+            None => Self::Namespace,
+        }
+    }
+
+    /// Of an object that is not understood: as much of it as is, else the whole namespace.
+    fn guess(namespace: &str, object: &Value) -> Self {
+        let read = |value: &Value| serde_json::from_value::<crd::Selector>(value.clone()).ok();
+        let selector = read(&object["spec"]["selector"]).filter(|selector| !selector.match_labels.is_empty());
+        let targets = object["spec"]["targetRefs"].as_array();
+        let services = targets.into_iter().flatten().map(|target| {
+            let service = target["kind"] == "Service";
+            service.then(|| target["name"].as_str().unwrap_or_default().to_owned())
+        });
+        let services: Option<Vec<String>> = services.collect();
+        Self::of(namespace, selector.as_ref(), services.unwrap_or_default())
+    }
+
+    /// Whether it names a service of its namespace.
+    pub(super) fn names_service(&self, service: &str) -> bool {
+        matches!(self, Self::Services(services) if services.iter().any(|name| name == service))
+    }
+
+    fn scope(&self) -> Scope {
+        match self {
+            Self::Mesh => Scope::Global,
+            Self::Namespace => Scope::Namespace,
+            Self::Selector(_) | Self::Services(_) => Scope::WorkloadSelector,
+        }
+    }
+
+    /// Whether a workload of this namespace, labels and services has to name the policy.
+    fn selects(
+        &self,
+        policy: &ObjectKey,
+        pod: &ObjectKey,
+        labels: &Labels,
+        services: &BTreeSet<ObjectKey>,
+    ) -> bool {
+        let here = policy.namespace == pod.namespace;
+        match self {
+            Self::Selector(wanted) => {
+                (here || policy.namespace == MESH_NAMESPACE) && matches_all(wanted, labels)
+            }
+            Self::Services(names) => {
+                here && names
+                    .iter()
+                    .any(|name| services.contains(&ObjectKey::new(policy.namespace.clone(), name.clone())))
+            }
+            Self::Mesh | Self::Namespace => false,
+        }
+    }
+}
+
+impl AuthorizationEntry {
+    pub(super) fn read(key: &ObjectKey, object: PolicyObject, old: Option<Self>) -> Self {
+        let audit = object.object["spec"]["action"] == "Audit";
+        match crd::authorization_policy(&object.object) {
+            Ok(spec) => {
+                let services = spec.target_refs.iter().map(|target| target.name.clone());
+                Self {
+                    target: Target::of(&key.namespace, spec.selector.as_ref(), services.collect()),
+                    spec: Some(spec),
+                    audit,
+                    facts: Facts::of(object, Vec::new()),
+                }
+            }
+            Err(errors) => match old.filter(|old| old.spec.is_some()) {
+                Some(old) => Self {
+                    facts: Facts::of(object, errors),
+                    ..old
+                },
+                None => Self {
+                    target: Target::guess(&key.namespace, &object.object),
+                    spec: None,
+                    audit,
+                    facts: Facts::of(object, errors),
+                },
+            },
+        }
+    }
+}
+
+impl PeerAuthenticationEntry {
+    pub(super) fn read(key: &ObjectKey, object: PolicyObject, old: Option<Self>) -> Self {
+        match crd::peer_authentication(&object.object) {
+            Ok(spec) => Self {
+                target: Target::of(&key.namespace, spec.selector.as_ref(), Vec::new()),
+                spec: Some(spec),
+                facts: Facts::of(object, Vec::new()),
+            },
+            Err(errors) => match old.filter(|old| old.spec.is_some()) {
+                Some(old) => Self {
+                    facts: Facts::of(object, errors),
+                    ..old
+                },
+                None => Self {
+                    target: Target::guess(&key.namespace, &object.object),
+                    spec: None,
+                    facts: Facts::of(object, errors),
+                },
+            },
+        }
+    }
+}
+
+/// The resource name of what a PeerAuthentication was made into.
+fn strict_name(peer_authentication: &str) -> String {
+    format!("peer_authentication_{peer_authentication}")
+}
+
+impl Index {
+    pub(super) fn compute_authorization(&mut self, key: &ObjectKey) {
+        let mut resource = None;
+        let mut report = None;
+        if let Some(entry) = self.authorization.get(key) {
+            let ports = self.service_ports(key, &entry.target);
+            let scope = entry.target.scope();
+            let translated = entry
+                .spec
+                .as_ref()
+                .map(|spec| translate::authorization(&key.namespace, &key.name, spec, scope, &ports));
+            let needs_http = match translated {
+                Some(Ok(translated)) => {
+                    resource = Some(translated.policy);
+                    translated.needs_http
+                }
+                // A validated object translates; if it ever did not, closing is the safe side.
+                Some(Err(_)) | None => {
+                    resource = (!entry.audit).then(|| translate::closed(&key.namespace, &key.name, scope));
+                    Vec::new()
+                }
+            };
+            let facts = &entry.facts;
+            let mut one = PolicyReport::new(PolicyKind::Authorization, key, facts.generation);
+            one.accepted(&facts.errors, entry.spec.is_some());
+            let others = matches!(entry.target, Target::Services(_))
+                && entry
+                    .spec
+                    .as_ref()
+                    .is_some_and(|spec| spec.action == crd::Action::Allow);
+            one.enforced(&needs_http, entry.spec.as_ref().map(|spec| spec.action), others);
+            one.current.clone_from(&facts.conditions);
+            report = Some(one);
+        }
+        self.publish_policy(&key.to_string(), resource);
+        self.keep_report(PolicyKind::Authorization, key, report);
+    }
+
+    /// A PeerAuthentication becomes part of what its workloads name; on its own it is a resource only where
+    /// it was never understood.
+    pub(super) fn compute_peer_authentication(&mut self, key: &ObjectKey) {
+        let mut resource = None;
+        let mut report = None;
+        let name = format!("malformed_{}", strict_name(&key.name));
+        if let Some(entry) = self.peer_authentication.get(key) {
+            if entry.spec.is_none() {
+                resource = Some(translate::closed(&key.namespace, &name, entry.target.scope()));
+            }
+            let mut one = PolicyReport::new(PolicyKind::PeerAuthentication, key, entry.facts.generation);
+            one.accepted(&entry.facts.errors, entry.spec.is_some());
+            one.current.clone_from(&entry.facts.conditions);
+            report = Some(one);
+        }
+        self.publish_policy(&format!("{}/{name}", key.namespace), resource);
+        self.keep_report(PolicyKind::PeerAuthentication, key, report);
+    }
+
+    /// The target ports of the services that a policy names, as their endpoints have them.
+    fn service_ports(&self, key: &ObjectKey, target: &Target) -> translate::ServicePorts {
+        let Target::Services(services) = target else {
+            return None;
+        };
+        let mut ports = BTreeSet::new();
+        for service in services {
+            let service = ObjectKey::new(key.namespace.clone(), service.clone());
+            for slice in self.slices_by_service.get(&service).into_iter().flatten() {
+                let slice = self.slices.get(slice).into_iter();
+                ports.extend(slice.flat_map(|slice| slice.ports.iter().map(|(_, port)| *port)));
+            }
+        }
+        Some(ports)
+    }
+
+    /// Policies that a workload has to name, besides the one against plaintext.
+    pub(super) fn selected_policies(
+        &self,
+        key: &ObjectKey,
+        pod: &Pod,
+        services: &BTreeSet<ObjectKey>,
+    ) -> Vec<String> {
+        let mut names = BTreeSet::new();
+        for namespace in scopes(&key.namespace) {
+            for (policy, entry) in in_namespace(&self.authorization, namespace) {
+                let closes = entry.spec.is_some() || !entry.audit;
+                if closes && entry.target.selects(policy, key, &pod.labels, services) {
+                    names.insert(policy.to_string());
+                }
+            }
+            for (policy, entry) in in_namespace(&self.peer_authentication, namespace) {
+                if entry.spec.is_none() && entry.target.selects(policy, key, &pod.labels, services) {
+                    let name = strict_name(&policy.name);
+                    names.insert(format!("{}/malformed_{name}", policy.namespace));
+                }
+            }
+        }
+        names.into_iter().collect()
+    }
+
+    /// The policy against plaintext that holds for a workload, if any does.
+    pub(super) fn strict_policy(&self, key: &ObjectKey, pod: &Pod) -> Option<Authorization> {
+        let selects = |policy: &ObjectKey, target: &Target| {
+            matches!(target, Target::Selector(_))
+                && target.selects(policy, key, &pod.labels, &BTreeSet::new())
+        };
+        let levels = [
+            self.oldest(&key.namespace, selects),
+            self.oldest(MESH_NAMESPACE, selects),
+            self.oldest(&key.namespace, |_, target| *target == Target::Namespace),
+            self.oldest(MESH_NAMESPACE, |_, target| *target == Target::Mesh),
+        ];
+        let chain: Vec<_> = levels.into_iter().flatten().collect();
+        let specs: Vec<&PeerAuthenticationSpec> = chain.iter().map(|(_, spec)| *spec).collect();
+        let effective = Effective::of(specs.iter().copied(), self.config.default_mtls);
+        let (namespace, name) = match chain.first() {
+            None => (MESH_NAMESPACE, strict_name("default")),
+            Some((policy, spec)) if policy.namespace != key.namespace && spec.selector.is_some() => (
+                key.namespace.as_str(),
+                strict_name(&format!("mesh_{}", policy.name)),
+            ),
+            Some((policy, _)) => (policy.namespace.as_str(), strict_name(&policy.name)),
+        };
+        translate::peer_authentication(namespace, &name, &effective)
+    }
+
+    /// The oldest understood PeerAuthentication of a namespace that `wanted` takes.
+    fn oldest<'a>(
+        &'a self,
+        namespace: &'a str,
+        wanted: impl Fn(&ObjectKey, &Target) -> bool,
+    ) -> Option<(&'a ObjectKey, &'a PeerAuthenticationSpec)> {
+        in_namespace(&self.peer_authentication, namespace)
+            .filter(|(key, entry)| wanted(key, &entry.target))
+            .filter_map(|(key, entry)| Some((&entry.facts.created, key, entry.spec.as_ref()?)))
+            .min_by_key(|(created, key, _)| (*created, *key))
+            .map(|(_, key, spec)| (key, spec))
+    }
+
+    /// Says which policy against plaintext a workload names from now on.
+    pub(super) fn set_strict(&mut self, workload: &str, policy: Option<Authorization>) -> Option<String> {
+        let name = policy
+            .as_ref()
+            .map(|one| format!("{}/{}", one.namespace, one.name));
+        if let Some(old) = self.strict_of.get(workload).cloned()
+            && Some(&old) != name.as_ref()
+        {
+            self.strict_of.remove(workload);
+            let unused = self.strict.get_mut(&old).is_some_and(|(_, users)| {
+                users.remove(workload);
+                users.is_empty()
+            });
+            if unused {
+                self.strict.remove(&old);
+                self.publish_policy(&old, None);
+            }
+        }
+        let (policy, name) = (policy?, name?);
+        self.strict_of.insert(workload.to_owned(), name.clone());
+        let (known, users) = self
+            .strict
+            .entry(name.clone())
+            .or_insert_with(|| (policy.clone(), BTreeSet::new()));
+        let first = users.is_empty();
+        users.insert(workload.to_owned());
+        if first || *known != policy {
+            known.clone_from(&policy);
+            self.publish_policy(&name, Some(policy));
+        }
+        Some(name)
+    }
+
+    fn publish_policy(&mut self, name: &str, policy: Option<Authorization>) {
+        let resource = policy.map(|policy| {
+            Encoded::new(
+                ResourceKind::Authorization,
+                name,
+                Vec::new(),
+                Vec::new(),
+                policy.encode_to_vec(),
+            )
+        });
+        let changes = &mut self.changes;
+        self.snapshot
+            .set(changes, ResourceKind::Authorization, name, resource);
+    }
+
+    fn keep_report(&mut self, kind: PolicyKind, key: &ObjectKey, report: Option<PolicyReport>) {
+        match report {
+            Some(report) => self.reports.insert((kind, key.clone()), report),
+            None => self.reports.remove(&(kind, key.clone())),
+        };
+    }
+}
+
+/// The namespaces whose policies may be about workloads of a namespace.
+fn scopes(namespace: &str) -> impl Iterator<Item = &str> {
+    let mesh = (namespace != MESH_NAMESPACE).then_some(MESH_NAMESPACE);
+    std::iter::once(namespace).chain(mesh)
+}

@@ -1,0 +1,95 @@
+//! Services as resources.
+
+use std::net::IpAddr;
+
+use prost::Message;
+use trefoil_api::proto::istio::workload as message;
+
+use super::facts::Service;
+use super::snapshot::{Encoded, ResourceKind};
+use super::{Index, ObjectKey};
+
+/// The name by which a service is dialled.
+pub(super) fn hostname(key: &ObjectKey) -> String {
+    format!("{}.{}.svc.cluster.local", key.name, key.namespace)
+}
+
+/// The xDS name of a service.
+pub(super) fn resource_name(key: &ObjectKey) -> String {
+    format!("{}/{}", key.namespace, hostname(key))
+}
+
+/// The other name of an address. The network is the one unnamed network.
+pub(super) fn alias(address: &IpAddr) -> String {
+    format!("/{address}")
+}
+
+pub(super) fn octets(address: &IpAddr) -> bytes::Bytes {
+    match address {
+        IpAddr::V4(v4) => bytes::Bytes::copy_from_slice(&v4.octets()),
+        IpAddr::V6(v6) => bytes::Bytes::copy_from_slice(&v6.octets()),
+    }
+}
+
+impl Index {
+    pub(super) fn compute_service(&mut self, key: &ObjectKey) {
+        let name = resource_name(key);
+        let resource = self.services.get(key).map(|service| {
+            let address = message::Address {
+                r#type: Some(message::address::Type::Service(service_message(key, service))),
+            };
+            let aliases = service.addresses.iter().map(alias).collect();
+            let value = address.encode_to_vec();
+            Encoded::new(ResourceKind::Address, &name, aliases, Vec::new(), value)
+        });
+        let changes = &mut self.changes;
+        self.snapshot.set(changes, ResourceKind::Address, &name, resource);
+    }
+}
+
+fn service_message(key: &ObjectKey, service: &Service) -> message::Service {
+    use message::load_balancing::{HealthPolicy, Mode, Scope};
+    let v4 = service.addresses.iter().any(IpAddr::is_ipv4);
+    let v6 = service.addresses.iter().any(IpAddr::is_ipv6);
+    let families = match (v4, v6) {
+        (true, true) => message::IpFamilies::Dual,
+        (true, false) => message::IpFamilies::Ipv4Only,
+        (false, true) => message::IpFamilies::Ipv6Only,
+        (false, false) => message::IpFamilies::Automatic,
+    };
+    let mut balancing = message::LoadBalancing::default();
+    if service.node_local {
+        balancing.mode = Mode::Strict.into();
+        balancing.routing_preference = vec![Scope::Node.into()];
+    }
+    if service.publish_not_ready {
+        balancing.health_policy = HealthPolicy::AllowAll.into();
+    }
+    message::Service {
+        name: key.name.clone(),
+        namespace: key.namespace.clone(),
+        hostname: hostname(key),
+        addresses: service
+            .addresses
+            .iter()
+            .map(|address| message::NetworkAddress {
+                network: String::new(),
+                address: octets(address),
+                length: None,
+            })
+            .collect(),
+        ports: service
+            .ports
+            .iter()
+            .map(|port| message::Port {
+                service_port: port.port.into(),
+                // Zero: named, so that each endpoint has its own.
+                target_port: port.target.unwrap_or(0).into(),
+                app_protocol: port.protocol.into(),
+            })
+            .collect(),
+        load_balancing: (balancing != message::LoadBalancing::default()).then_some(balancing),
+        ip_families: families.into(),
+        ..message::Service::default()
+    }
+}

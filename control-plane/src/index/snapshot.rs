@@ -1,0 +1,278 @@
+//! The resources that are served: each encoded once, for all clients. Cloning a snapshot is cheap.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use imbl::{OrdMap, OrdSet};
+use prost::Message;
+use trefoil_api::proto::envoy::service::discovery::v3::Resource;
+
+/// The two kinds of resources.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ResourceKind {
+    /// Policies; before workloads, which name them.
+    Authorization,
+    /// Workloads and services.
+    Address,
+}
+
+impl ResourceKind {
+    /// Both, in the order in which they are to be sent.
+    pub const ALL: [Self; 2] = [Self::Authorization, Self::Address];
+
+    /// The xDS type.
+    #[must_use]
+    pub fn type_url(self) -> &'static str {
+        match self {
+            Self::Authorization => trefoil_api::proto::type_url::AUTHORIZATION,
+            Self::Address => trefoil_api::proto::type_url::ADDRESS,
+        }
+    }
+
+    /// The kind of an xDS type.
+    #[must_use]
+    pub fn of(type_url: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.type_url() == type_url)
+    }
+}
+
+/// A resource, encoded.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Encoded {
+    /// Its xDS name.
+    pub name: Arc<str>,
+    /// A hash of its content: the same in every replica and after every restart.
+    pub version: String,
+    /// Other names that it can be asked for by.
+    pub aliases: Vec<String>,
+    /// Names of the services that it serves, if it is a workload.
+    pub services: Vec<String>,
+    /// The whole `Resource` message.
+    pub wire: Bytes,
+}
+
+impl Encoded {
+    /// Encodes a resource whose content is `value`.
+    #[must_use]
+    pub fn new(
+        kind: ResourceKind,
+        name: &str,
+        aliases: Vec<String>,
+        services: Vec<String>,
+        value: Vec<u8>,
+    ) -> Self {
+        let mut hash = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+        for part in aliases.iter().map(String::as_bytes).chain([value.as_slice()]) {
+            hash.update(&(part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        let version = hash.finish().as_ref()[..8]
+            .iter()
+            .fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
+        let message = Resource {
+            version: version.clone(),
+            resource: Some(prost_types::Any {
+                type_url: kind.type_url().into(),
+                value,
+            }),
+            name: name.into(),
+            aliases: aliases.clone(),
+            ..Resource::default()
+        };
+        Self {
+            name: name.into(),
+            version,
+            aliases,
+            services,
+            wire: message.encode_to_vec().into(),
+        }
+    }
+
+    /// Decodes the content.
+    pub fn decode<M: Message + Default>(&self) -> Result<M, prost::DecodeError> {
+        let resource = Resource::decode(self.wire.clone())?;
+        M::decode(resource.resource.unwrap_or_default().value.as_slice())
+    }
+}
+
+/// The resources of one kind.
+#[derive(Clone, Debug, Default)]
+pub struct Resources {
+    by_name: OrdMap<Arc<str>, Arc<Encoded>>,
+    by_alias: OrdMap<String, OrdSet<Arc<str>>>,
+    members: OrdMap<String, OrdSet<Arc<str>>>,
+}
+
+impl Resources {
+    /// By name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Arc<Encoded>> {
+        self.by_name.get(name)
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Encoded>> {
+        self.by_name.values()
+    }
+
+    /// How many.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_name.is_empty()
+    }
+
+    /// Names of the workloads that serve a service.
+    pub fn members(&self, service: &str) -> impl Iterator<Item = &Arc<str>> {
+        self.members.get(service).into_iter().flatten()
+    }
+
+    /// Names of the resources that a name or an alias means.
+    pub fn named<'a>(&'a self, name: &str) -> impl Iterator<Item = Arc<str>> + use<'a> {
+        let own = self.by_name.get(name).map(|encoded| encoded.name.clone());
+        own.into_iter()
+            .chain(self.by_alias.get(name).into_iter().flatten().cloned())
+    }
+
+    /// Puts a resource in place, or removes it; whether anything differs now.
+    fn set(&mut self, name: &str, resource: Option<Encoded>) -> Option<Arc<str>> {
+        let old = self.by_name.get(name).cloned();
+        if old.as_deref().map(|old| &old.version) == resource.as_ref().map(|new| &new.version) {
+            return None;
+        }
+        if let Some(old) = old {
+            for alias in &old.aliases {
+                forget(&mut self.by_alias, alias, &old.name);
+            }
+            for service in &old.services {
+                forget(&mut self.members, service, &old.name);
+            }
+            self.by_name.remove(name);
+        }
+        let Some(new) = resource else {
+            return Some(name.into());
+        };
+        let new = Arc::new(new);
+        for alias in &new.aliases {
+            self.by_alias
+                .entry(alias.clone())
+                .or_default()
+                .insert(new.name.clone());
+        }
+        for service in &new.services {
+            self.members
+                .entry(service.clone())
+                .or_default()
+                .insert(new.name.clone());
+        }
+        self.by_name.insert(new.name.clone(), new.clone());
+        Some(new.name.clone())
+    }
+}
+
+fn forget(sets: &mut OrdMap<String, OrdSet<Arc<str>>>, at: &str, name: &Arc<str>) {
+    let empty = sets.get_mut(at).is_some_and(|set| {
+        set.remove(name);
+        set.is_empty()
+    });
+    if empty {
+        sets.remove(at);
+    }
+}
+
+/// Names of resources that differ, or are no more.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Of workloads and services.
+    pub address: BTreeSet<Arc<str>>,
+    /// Of policies.
+    pub authorization: BTreeSet<Arc<str>>,
+}
+
+impl Changes {
+    /// Of one kind.
+    #[must_use]
+    pub fn of(&self, kind: ResourceKind) -> &BTreeSet<Arc<str>> {
+        match kind {
+            ResourceKind::Address => &self.address,
+            ResourceKind::Authorization => &self.authorization,
+        }
+    }
+
+    /// Whether nothing differs.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.address.is_empty() && self.authorization.is_empty()
+    }
+}
+
+/// All that is served, and what the certificate authority asks about.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    address: Resources,
+    authorization: Resources,
+    /// (node, namespace, service account) of the pods that may be acted for, with the pods' names.
+    accounts: OrdMap<(String, String, String), OrdSet<String>>,
+    /// Each pod's part of `accounts`.
+    account_of: OrdMap<(String, String), (String, String, String)>,
+}
+
+impl Snapshot {
+    /// The resources of one kind.
+    #[must_use]
+    pub fn of(&self, kind: ResourceKind) -> &Resources {
+        match kind {
+            ResourceKind::Address => &self.address,
+            ResourceKind::Authorization => &self.authorization,
+        }
+    }
+
+    /// Whether a pod of this service account runs on this node, and may be acted for by its proxy.
+    #[must_use]
+    pub fn runs(&self, node: &str, namespace: &str, service_account: &str) -> bool {
+        let key = (node.to_owned(), namespace.to_owned(), service_account.to_owned());
+        self.accounts.contains_key(&key)
+    }
+
+    pub(super) fn set(
+        &mut self,
+        changes: &mut Changes,
+        kind: ResourceKind,
+        name: &str,
+        resource: Option<Encoded>,
+    ) {
+        let (resources, changed) = match kind {
+            ResourceKind::Address => (&mut self.address, &mut changes.address),
+            ResourceKind::Authorization => (&mut self.authorization, &mut changes.authorization),
+        };
+        changed.extend(resources.set(name, resource));
+    }
+
+    /// Says on which node, and under which account, a pod runs.
+    pub(super) fn set_account(&mut self, namespace: &str, pod: &str, place: Option<(&str, &str)>) {
+        let key = (namespace.to_owned(), pod.to_owned());
+        if let Some(old) = self.account_of.remove(&key) {
+            let empty = self.accounts.get_mut(&old).is_some_and(|pods| {
+                pods.remove(pod);
+                pods.is_empty()
+            });
+            if empty {
+                self.accounts.remove(&old);
+            }
+        }
+        if let Some((node, account)) = place {
+            let place = (node.to_owned(), namespace.to_owned(), account.to_owned());
+            self.accounts
+                .entry(place.clone())
+                .or_default()
+                .insert(pod.to_owned());
+            self.account_of.insert(key, place);
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! One watch for each kind of object, reduced to what the index looks at before it is kept.
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use kube::api::{ApiResource, DynamicObject};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use trefoil_api::crd::{AuthorizationPolicy, PeerAuthentication, PolicyStatus};
+use trefoil_api::names::{MESH_CONFIG, MESH_CONFIG_KEY, MESH_NAMESPACE};
+
+use super::Event;
+use crate::index::facts::PolicyObject;
+use crate::index::{Change, Kind, ObjectKey};
+
+pub(super) fn start(client: &Client, events: &mpsc::Sender<Event>, stop: &CancellationToken) {
+    let all = Watches { client, events, stop };
+    all.typed::<Namespace>(Kind::Namespace, |key, object| {
+        Change::Namespace(key.name, object.as_ref().map(Into::into))
+    });
+    all.typed::<Node>(Kind::Node, |key, object| {
+        Change::Node(key.name, object.as_ref().map(Into::into))
+    });
+    all.typed::<Pod>(Kind::Pod, |key, object| {
+        Change::Pod(key, object.as_ref().map(Into::into))
+    });
+    all.typed::<Service>(Kind::Service, |key, object| {
+        // An ExternalName is an alias in DNS, not a service.
+        let external = |one: &&Service| {
+            let kind = one.spec.as_ref().and_then(|spec| spec.type_.as_deref());
+            kind != Some("ExternalName")
+        };
+        Change::Service(key, object.as_ref().filter(external).map(Into::into))
+    });
+    all.typed::<EndpointSlice>(Kind::Slice, |key, object| {
+        Change::Slice(key, object.as_ref().map(Into::into))
+    });
+    all.typed::<NetworkPolicy>(Kind::NetworkPolicy, |key, object| {
+        Change::NetworkPolicy(key, object.as_ref().map(Into::into))
+    });
+    // Read as they are: one that is malformed must not hide the others.
+    all.policies::<AuthorizationPolicy>(Kind::Authorization, Change::Authorization);
+    all.policies::<PeerAuthentication>(Kind::PeerAuthentication, Change::PeerAuthentication);
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), MESH_NAMESPACE);
+    all.watch(maps, Kind::MeshConfig, |object, present| {
+        (object.name_any() == MESH_CONFIG).then(|| {
+            let text = present.then(|| {
+                let data = object.data.as_ref();
+                let text = data.and_then(|data| data.get(MESH_CONFIG_KEY));
+                text.cloned().unwrap_or_default()
+            });
+            (ObjectKey::default(), Change::MeshConfig(text))
+        })
+    });
+}
+
+struct Watches<'a> {
+    client: &'a Client,
+    events: &'a mpsc::Sender<Event>,
+    stop: &'a CancellationToken,
+}
+
+fn key_of(object: &impl Resource) -> ObjectKey {
+    let namespace = object.meta().namespace.clone().unwrap_or_default();
+    ObjectKey::new(namespace, object.name_any())
+}
+
+impl Watches<'_> {
+    fn typed<K>(&self, kind: Kind, change: fn(ObjectKey, Option<K>) -> Change)
+    where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+    {
+        let api: Api<K> = Api::all(self.client.clone());
+        self.watch(api, kind, move |object, present| {
+            let key = key_of(&object);
+            Some((key.clone(), change(key, present.then_some(object))))
+        });
+    }
+
+    fn policies<K>(&self, kind: Kind, change: fn(ObjectKey, Option<PolicyObject>) -> Change)
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        let resource = ApiResource::erase::<K>(&());
+        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
+        self.watch(api, kind, move |object, present| {
+            let key = key_of(&object);
+            Some((key.clone(), change(key, present.then(|| policy(object)))))
+        });
+    }
+
+    fn watch<K>(
+        &self,
+        api: Api<K>,
+        kind: Kind,
+        change: impl Fn(K, bool) -> Option<(ObjectKey, Change)> + Send + 'static,
+    ) where
+        K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    {
+        let (events, stop) = (self.events.clone(), self.stop.clone());
+        tokio::spawn(stop.run_until_cancelled_owned(async move {
+            let mut stream = watcher(api, watcher::Config::default()).default_backoff().boxed();
+            let mut listing: (Vec<Change>, BTreeSet<ObjectKey>) = Default::default();
+            while let Some(event) = stream.next().await {
+                let event = match event {
+                    Ok(watcher::Event::Init) => {
+                        listing = Default::default();
+                        continue;
+                    }
+                    Ok(watcher::Event::InitApply(object)) => {
+                        if let Some((key, change)) = change(object, true) {
+                            listing.0.push(change);
+                            listing.1.insert(key);
+                        }
+                        continue;
+                    }
+                    Ok(watcher::Event::InitDone) => {
+                        let (changes, keys) = std::mem::take(&mut listing);
+                        Event::Listed(kind, changes, keys)
+                    }
+                    Ok(watcher::Event::Apply(object)) => match change(object, true) {
+                        Some((_, change)) => Event::Changes(vec![change], None),
+                        None => continue,
+                    },
+                    Ok(watcher::Event::Delete(object)) => match change(object, false) {
+                        Some((_, change)) => Event::Changes(vec![change], None),
+                        None => continue,
+                    },
+                    Err(error) => {
+                        tracing::warn!(?kind, %error, "watch interrupted");
+                        continue;
+                    }
+                };
+                if events.send(event).await.is_err() {
+                    return;
+                }
+            }
+        }));
+    }
+}
+
+fn policy(object: DynamicObject) -> PolicyObject {
+    let created = object.metadata.creation_timestamp.as_ref();
+    let status = object.data.get("status").cloned().unwrap_or_default();
+    let status: PolicyStatus = serde_json::from_value(status).unwrap_or_default();
+    let mut only_spec = serde_json::Map::new();
+    if let Some(spec) = object.data.get("spec") {
+        only_spec.insert("spec".into(), spec.clone());
+    }
+    PolicyObject {
+        generation: object.metadata.generation.unwrap_or_default(),
+        created: created.map(|time| time.0.to_string()).unwrap_or_default(),
+        conditions: status.conditions,
+        object: only_spec.into(),
+    }
+}

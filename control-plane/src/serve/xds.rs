@@ -1,0 +1,12 @@
+//! Delta discovery: `session` decides what a client is to be sent (pure), `hub` hands changes to all clients,
+//! `stream` carries. A client that is slow costs one set of names and holds up nobody.
+
+mod hub;
+mod response;
+mod session;
+mod stream;
+
+pub use hub::{ClientSummary, Hub};
+pub use response::Response;
+pub use session::{Event, Session, TypeSummary};
+pub use stream::Discovery;

@@ -1,0 +1,152 @@
+//! What one client has asked for, holds, and is still to be sent. Pure: requests and changes in, responses
+//! out. At most one response of a type is unanswered; what changes meanwhile is a set of names, so that a
+//! client that never answers costs no more than that.
+
+mod kind;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use serde::Serialize;
+use trefoil_api::proto::envoy::service::discovery::v3::DeltaDiscoveryRequest;
+
+use super::Response;
+use crate::index::snapshot::{ResourceKind, Snapshot};
+use kind::KindState;
+
+/// What a request turned out to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A subscription or a change of one.
+    Subscribed,
+    /// A response was taken.
+    Acknowledged,
+    /// A response was refused, at least in part.
+    Refused(String),
+    /// A type that is not served.
+    UnknownType(String),
+}
+
+/// One client. See the module.
+#[derive(Debug)]
+pub struct Session {
+    authorization: KindState,
+    address: KindState,
+    nonce: u64,
+    /// Workloads wait for the client to ask for policies too.
+    patient: bool,
+}
+
+/// What is shown of a client and a type.
+#[derive(Clone, Debug, Serialize)]
+pub struct TypeSummary {
+    /// The type.
+    pub type_url: &'static str,
+    /// It gets all.
+    pub wildcard: bool,
+    /// Names that it asked for.
+    pub names: usize,
+    /// Resources that it holds.
+    pub held: usize,
+    /// Names that are still to be sent.
+    pub pending: usize,
+    /// A response is unanswered.
+    pub outstanding: bool,
+    /// Responses taken.
+    pub acknowledged: u64,
+    /// Responses refused.
+    pub refused: u64,
+    /// What the last refusal said; none once a later response was taken whole.
+    pub refusal: Option<String>,
+}
+
+impl Default for Session {
+    fn default() -> Self {
+        Self {
+            authorization: KindState::new(ResourceKind::Authorization),
+            address: KindState::new(ResourceKind::Address),
+            nonce: 0,
+            patient: true,
+        }
+    }
+}
+
+impl Session {
+    fn kind(&mut self, kind: ResourceKind) -> &mut KindState {
+        match kind {
+            ResourceKind::Authorization => &mut self.authorization,
+            ResourceKind::Address => &mut self.address,
+        }
+    }
+
+    /// Takes a request in.
+    pub fn request(&mut self, request: DeltaDiscoveryRequest, snapshot: &Snapshot) -> Event {
+        let Some(kind) = ResourceKind::of(&request.type_url) else {
+            return Event::UnknownType(request.type_url);
+        };
+        let state = self.kind(kind);
+        let answer = state.answer(&request);
+        state.subscribe(request, snapshot.of(kind));
+        answer.unwrap_or(Event::Subscribed)
+    }
+
+    /// Notes that resources changed.
+    pub fn changed<'a>(&mut self, kind: ResourceKind, names: impl IntoIterator<Item = &'a Arc<str>>) {
+        self.kind(kind).changed(names);
+    }
+
+    /// Workloads need not wait any longer for the client to ask for policies too.
+    pub fn lose_patience(&mut self) {
+        self.patient = false;
+    }
+
+    /// The next response, if one is due. Policies come before the workloads that name them, and go after
+    /// the workloads that named them.
+    pub fn next(&mut self, snapshot: &Snapshot) -> Option<Response> {
+        if let Some(response) = self.send(ResourceKind::Authorization, snapshot) {
+            return Some(response);
+        }
+        let waits_for_policies = if self.authorization.is_subscribed() {
+            self.authorization
+                .has_more_to_send(snapshot.of(ResourceKind::Authorization))
+        } else {
+            self.patient
+        };
+        if waits_for_policies {
+            return None;
+        }
+        self.send(ResourceKind::Address, snapshot)
+    }
+
+    fn send(&mut self, kind: ResourceKind, snapshot: &Snapshot) -> Option<Response> {
+        let keep_removals = kind == ResourceKind::Authorization && self.address.has_pending();
+        let nonce = format!("{}", self.nonce + 1);
+        let response = self.kind(kind).send(nonce, snapshot.of(kind), keep_removals)?;
+        self.nonce += 1;
+        Some(response)
+    }
+
+    /// Whether the client has not yet taken the latest of a resource that it is to have.
+    #[must_use]
+    pub fn owes(&self, kind: ResourceKind, name: &str) -> bool {
+        match kind {
+            ResourceKind::Authorization => self.authorization.owes(name),
+            ResourceKind::Address => self.address.owes(name),
+        }
+    }
+
+    /// What is shown of it.
+    #[must_use]
+    pub fn summaries(&self) -> Vec<TypeSummary> {
+        [&self.authorization, &self.address]
+            .into_iter()
+            .filter(|state| state.is_subscribed())
+            .map(KindState::summary)
+            .collect()
+    }
+}
+
+/// A set of resource names.
+type Names = BTreeSet<Arc<str>>;

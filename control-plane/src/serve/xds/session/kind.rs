@@ -1,0 +1,256 @@
+//! One type of resources of one client.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use trefoil_api::proto::envoy::service::discovery::v3::DeltaDiscoveryRequest;
+
+use super::{Event, Names, TypeSummary};
+use crate::index::snapshot::{Encoded, ResourceKind, Resources};
+use crate::serve::xds::Response;
+
+/// Bytes of resources in one response, but for a single resource that is larger.
+const RESPONSE_BYTES: usize = 2 << 20;
+
+#[derive(Debug)]
+pub(super) struct KindState {
+    kind: ResourceKind,
+    subscribed: bool,
+    wildcard: bool,
+    /// Names and aliases that were asked for.
+    names: BTreeSet<String>,
+    /// What the client has, or is being sent, with its version.
+    held: BTreeMap<Arc<str>, String>,
+    pending: Names,
+    /// Names that were asked for and are to be answered even if there is nothing of that name.
+    unanswered: BTreeSet<String>,
+    /// The first response is due even if it is empty.
+    first_due: bool,
+    outstanding: Option<(String, Names)>,
+    /// Of responses that were refused: not known to be in force with the client.
+    refused_names: Names,
+    acknowledged: u64,
+    refused: u64,
+    refusal: Option<String>,
+}
+
+impl KindState {
+    pub(super) fn new(kind: ResourceKind) -> Self {
+        Self {
+            kind,
+            subscribed: false,
+            wildcard: false,
+            names: BTreeSet::new(),
+            held: BTreeMap::new(),
+            pending: Names::new(),
+            unanswered: BTreeSet::new(),
+            first_due: false,
+            outstanding: None,
+            refused_names: Names::new(),
+            acknowledged: 0,
+            refused: 0,
+            refusal: None,
+        }
+    }
+
+    pub(super) fn is_subscribed(&self) -> bool {
+        self.subscribed
+    }
+
+    pub(super) fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Whether something that exists is still to be sent.
+    pub(super) fn has_more_to_send(&self, resources: &Resources) -> bool {
+        self.pending.iter().any(|name| {
+            let resource = resources.get(name);
+            resource.is_some_and(|resource| self.held.get(name) != Some(&resource.version))
+        })
+    }
+
+    pub(super) fn owes(&self, name: &str) -> bool {
+        let outstanding = self
+            .outstanding
+            .as_ref()
+            .is_some_and(|(_, names)| names.contains(name));
+        self.subscribed && (self.pending.contains(name) || outstanding || self.refused_names.contains(name))
+    }
+
+    /// Whether the request answers the outstanding response, and how.
+    pub(super) fn answer(&mut self, request: &DeltaDiscoveryRequest) -> Option<Event> {
+        let (_, names) = self
+            .outstanding
+            .take_if(|(nonce, _)| !request.response_nonce.is_empty() && *nonce == request.response_nonce)?;
+        let Some(error) = &request.error_detail else {
+            for name in &names {
+                self.refused_names.remove(name);
+            }
+            self.acknowledged += 1;
+            if self.refused_names.is_empty() {
+                self.refusal = None;
+            }
+            return Some(Event::Acknowledged);
+        };
+        self.refused += 1;
+        // "name: reason; name: reason": what is not named took effect.
+        let named: Names = names
+            .iter()
+            .filter(|name| error.message.contains(name.as_ref()))
+            .cloned()
+            .collect();
+        self.refused_names
+            .extend(if named.is_empty() { names } else { named });
+        let message: String = error.message.chars().take(1024).collect();
+        self.refusal = Some(message.clone());
+        Some(Event::Refused(message))
+    }
+
+    pub(super) fn subscribe(&mut self, request: DeltaDiscoveryRequest, resources: &Resources) {
+        let first = !std::mem::replace(&mut self.subscribed, true);
+        let subscribe = request.resource_names_subscribe;
+        let unsubscribe = request.resource_names_unsubscribe;
+        if first {
+            self.first_due = true;
+            let held = request.initial_resource_versions.into_iter();
+            self.held = held.map(|(name, version)| (name.into(), version)).collect();
+        }
+        let legacy_wildcard = first && subscribe.is_empty() && unsubscribe.is_empty();
+        let was_wildcard = self.wildcard;
+        self.wildcard |= legacy_wildcard || subscribe.iter().any(|name| name == "*");
+        self.wildcard &= !unsubscribe.iter().any(|name| name == "*");
+        for name in subscribe.into_iter().filter(|name| name != "*") {
+            self.ask(name, resources, first);
+        }
+        let narrowed = !unsubscribe.is_empty();
+        for name in unsubscribe {
+            self.names.remove(&name);
+            self.unanswered.remove(&name);
+        }
+        if self.wildcard && !was_wildcard {
+            self.pending.extend(resources.iter().map(|one| one.name.clone()));
+            self.pending.extend(self.held.keys().cloned());
+        } else if first {
+            self.pending.extend(self.held.keys().cloned());
+        } else if narrowed && !self.wildcard {
+            // What was unsubscribed from is forgotten by both sides without a word.
+            let kept: Names = self
+                .held
+                .keys()
+                .filter(|name| self.wants_name(name, resources))
+                .cloned()
+                .collect();
+            self.held.retain(|name, _| kept.contains(name));
+        }
+    }
+
+    /// A name that is asked for is answered, even if what it means was sent before.
+    fn ask(&mut self, name: String, resources: &Resources, first: bool) {
+        for meant in resources.named(&name) {
+            for member in resources.members(&meant) {
+                self.pending.insert(member.clone());
+            }
+            if !first {
+                self.held.remove(&meant);
+            }
+            self.pending.insert(meant);
+        }
+        self.unanswered.insert(name.clone());
+        self.names.insert(name);
+    }
+
+    pub(super) fn changed<'a>(&mut self, names: impl IntoIterator<Item = &'a Arc<str>>) {
+        if self.subscribed {
+            self.pending.extend(names.into_iter().cloned());
+        }
+    }
+
+    fn wants_name(&self, name: &str, resources: &Resources) -> bool {
+        resources.get(name).is_some_and(|one| self.wants(one, resources))
+    }
+
+    fn wants(&self, resource: &Encoded, resources: &Resources) -> bool {
+        let asked = |one: &Encoded| {
+            self.names.contains(one.name.as_ref())
+                || one.aliases.iter().any(|alias| self.names.contains(alias))
+        };
+        self.wildcard
+            || asked(resource)
+            || resource.services.iter().any(|service| {
+                self.names.contains(service) || resources.get(service).is_some_and(|service| asked(service))
+            })
+    }
+
+    /// The next response, if one is due.
+    pub(super) fn send(
+        &mut self,
+        nonce: String,
+        resources: &Resources,
+        keep_removals: bool,
+    ) -> Option<Response> {
+        if !self.subscribed || self.outstanding.is_some() {
+            return None;
+        }
+        let mut response = Response {
+            kind: self.kind,
+            nonce: nonce.clone(),
+            resources: Vec::new(),
+            removed: Vec::new(),
+        };
+        let mut bytes = 0;
+        let mut kept = Names::new();
+        while let Some(name) = self.pending.pop_first() {
+            match resources.get(&name).filter(|one| self.wants(one, resources)) {
+                Some(resource) if self.held.get(&name) == Some(&resource.version) => {}
+                Some(resource) => {
+                    if bytes > 0 && bytes + resource.wire.len() > RESPONSE_BYTES {
+                        self.pending.insert(name);
+                        break;
+                    }
+                    bytes += resource.wire.len();
+                    if !self.wildcard && !self.held.contains_key(&name) {
+                        // A service that appears brings its workloads along.
+                        self.pending.extend(resources.members(&name).cloned());
+                    }
+                    self.held.insert(name, resource.version.clone());
+                    response.resources.push(resource.clone());
+                }
+                None if !self.held.contains_key(&name) => {}
+                None if keep_removals => {
+                    kept.insert(name);
+                }
+                None => {
+                    self.held.remove(&name);
+                    response.removed.push(name.to_string());
+                }
+            }
+        }
+        self.pending.extend(kept);
+        let absent = std::mem::take(&mut self.unanswered)
+            .into_iter()
+            .filter(|name| resources.named(name).next().is_none());
+        response.removed.extend(absent);
+        let first = std::mem::take(&mut self.first_due);
+        if !first && response.resources.is_empty() && response.removed.is_empty() {
+            return None;
+        }
+        let sent = response.resources.iter().map(|one| one.name.clone());
+        let removed = response.removed.iter().map(|name| name.as_str().into());
+        self.outstanding = Some((nonce, sent.chain(removed).collect()));
+        Some(response)
+    }
+
+    pub(super) fn summary(&self) -> TypeSummary {
+        TypeSummary {
+            type_url: self.kind.type_url(),
+            wildcard: self.wildcard,
+            names: self.names.len(),
+            held: self.held.len(),
+            pending: self.pending.len(),
+            outstanding: self.outstanding.is_some(),
+            acknowledged: self.acknowledged,
+            refused: self.refused,
+            refusal: self.refusal.clone(),
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! The gRPC stream of a client: requests to its session, its session's responses out.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Status, Streaming};
+use trefoil_api::proto::envoy::service::discovery::v3::{
+    DeltaDiscoveryRequest, DiscoveryRequest, DiscoveryResponse,
+};
+
+use super::hub::{Client, Hub};
+use super::{Event, Response};
+use crate::index::snapshot::ResourceKind;
+use crate::serve::callers::Callers;
+use crate::serve::metrics::{Metrics, TypeLabel};
+use crate::serve::stubs::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryService;
+
+/// How long workloads wait for a client to ask for the policies too.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// The discovery service.
+#[derive(Clone, Debug)]
+pub struct Discovery {
+    /// Where changes come from.
+    pub hub: Arc<Hub>,
+    /// Who may ask.
+    pub callers: Arc<Callers>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Ends all streams.
+    pub stop: CancellationToken,
+}
+
+type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl AggregatedDiscoveryService for Discovery {
+    type StreamAggregatedResourcesStream = Responses<DiscoveryResponse>;
+    type DeltaAggregatedResourcesStream = Responses<Response>;
+
+    async fn stream_aggregated_resources(
+        &self,
+        _: Request<Streaming<DiscoveryRequest>>,
+    ) -> Result<tonic::Response<Self::StreamAggregatedResourcesStream>, Status> {
+        Err(Status::unimplemented("only delta discovery is served"))
+    }
+
+    async fn delta_aggregated_resources(
+        &self,
+        request: Request<Streaming<DeltaDiscoveryRequest>>,
+    ) -> Result<tonic::Response<Self::DeltaAggregatedResourcesStream>, Status> {
+        let caller = self.callers.authenticate(&request, "discovery").await?;
+        let peer = request
+            .remote_addr()
+            .map_or_else(String::new, |peer| peer.to_string());
+        let mut requests = request.into_inner();
+        let first = tokio::select! {
+            first = requests.next() => first,
+            () = self.stop.cancelled() => None,
+        };
+        let Some(first) = first.transpose()? else {
+            return Ok(tonic::Response::new(Box::pin(futures::stream::empty())));
+        };
+        let node = first.node.as_ref().map_or("", |node| node.id.as_str());
+        let client = self
+            .hub
+            .connect(format!("{caller} {node}").trim_end().to_owned(), peer);
+        // One response of each type at most is on its way, so that sending never waits.
+        let (sender, receiver) = mpsc::channel(ResourceKind::ALL.len());
+        let stream = ClientStream {
+            service: self.clone(),
+            client,
+            sender,
+        };
+        tokio::spawn(stream.run(first, requests));
+        Ok(tonic::Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+}
+
+struct ClientStream {
+    service: Discovery,
+    client: Arc<Client>,
+    sender: mpsc::Sender<Result<Response, Status>>,
+}
+
+impl ClientStream {
+    async fn run(self, first: DeltaDiscoveryRequest, mut requests: Streaming<DeltaDiscoveryRequest>) {
+        tracing::info!(client = self.client.name(), "discovery client connected");
+        self.service.metrics.clients.inc();
+        self.take(first);
+        let patience = tokio::time::sleep(PATIENCE);
+        tokio::pin!(patience);
+        let mut patient = true;
+        let synced = self.service.hub.synced();
+        tokio::pin!(synced);
+        let mut is_synced = self.service.hub.is_synced();
+        let reason = loop {
+            if is_synced && self.send_due().is_err() {
+                break "it went away";
+            }
+            tokio::select! {
+                () = self.service.stop.cancelled() => break "this process ends",
+                () = &mut synced, if !is_synced => is_synced = true,
+                () = &mut patience, if patient => {
+                    patient = false;
+                    self.client.session().lose_patience();
+                }
+                () = self.client.wake.notified() => {}
+                request = requests.next() => match request {
+                    Some(Ok(request)) => self.take(request),
+                    Some(Err(_)) | None => break "it went away",
+                },
+            }
+        };
+        self.service.hub.disconnect(&self.client);
+        self.service.metrics.clients.dec();
+        tracing::info!(
+            client = self.client.name(),
+            reason,
+            "discovery client disconnected"
+        );
+    }
+
+    fn take(&self, request: DeltaDiscoveryRequest) {
+        let kind = ResourceKind::of(&request.type_url);
+        let event = {
+            // Under the lock: a change that is noted from here on is in the snapshot.
+            let mut session = self.client.session();
+            session.request(request, &self.service.hub.snapshot())
+        };
+        let metrics = &self.service.metrics;
+        match (event, kind) {
+            (Event::Acknowledged, Some(kind)) => {
+                metrics.acknowledged.get_or_create(&TypeLabel::of(kind)).inc();
+                self.service.hub.note_answer();
+            }
+            (Event::Refused(message), Some(kind)) => {
+                metrics.refused.get_or_create(&TypeLabel::of(kind)).inc();
+                self.service.hub.note_answer();
+                tracing::warn!(client = self.client.name(), %message, "discovery client refused resources");
+            }
+            (Event::UnknownType(type_url), _) => {
+                tracing::debug!(client = self.client.name(), %type_url, "asked for a type that is not served");
+            }
+            _ => {}
+        }
+    }
+
+    /// Sends what is due. Errors when the client is gone.
+    fn send_due(&self) -> Result<(), ()> {
+        loop {
+            let due = {
+                // Under the lock: every change that was noted is in the snapshot.
+                let mut session = self.client.session();
+                session.next(&self.service.hub.snapshot())
+            };
+            let Some(response) = due else {
+                return Ok(());
+            };
+            let label = TypeLabel::of(response.kind);
+            self.service.metrics.pushes.get_or_create(&label).inc();
+            // Never full: there is room for one response of each type.
+            self.sender.try_send(Ok(response)).map_err(drop)?;
+        }
+    }
+}

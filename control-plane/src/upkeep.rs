@@ -1,0 +1,72 @@
+//! What the control plane keeps true in the cluster: the roots in every namespace, and the status of
+//! policies. Statuses are written by one replica at a time.
+
+mod lease;
+mod status;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::ca::Keeper;
+use crate::objects::Overview;
+
+/// How often everything is looked at again, in case that somebody else changed it.
+const AGAIN: Duration = Duration::from_secs(60);
+/// How soon after a failure.
+const SOON: Duration = Duration::from_secs(2);
+/// How often the authority's Secret is read.
+const RELOAD: Duration = Duration::from_secs(30);
+
+/// See the module.
+#[derive(Clone)]
+pub struct Upkeep {
+    /// The API.
+    pub client: kube::Client,
+    /// The roots.
+    pub keeper: Keeper,
+    /// Namespaces and policies.
+    pub overview: watch::Receiver<Arc<Overview>>,
+}
+
+impl Upkeep {
+    /// Puts the roots into every namespace, also into new ones, and follows the operator's changes of them.
+    pub async fn hand_out_roots(mut self) {
+        let mut served = std::collections::BTreeSet::new();
+        let mut again = tokio::time::interval(AGAIN);
+        let mut reload = tokio::time::interval(RELOAD);
+        loop {
+            let mut failed = false;
+            let namespaces = self.overview.borrow_and_update().namespaces.clone();
+            served.retain(|known| namespaces.contains(known));
+            for namespace in namespaces {
+                if served.contains(&namespace) {
+                    continue;
+                }
+                match self.keeper.hand_out(&namespace).await {
+                    Ok(()) => {
+                        served.insert(namespace);
+                    }
+                    Err(error) => {
+                        failed = true;
+                        tracing::warn!(%namespace, %error, "the roots cannot be handed out");
+                    }
+                }
+            }
+            tokio::select! {
+                changed = self.overview.changed() => if changed.is_err() { return },
+                _ = again.tick() => served.clear(),
+                _ = reload.tick() => match self.keeper.reload().await {
+                    Ok(true) => {
+                        tracing::info!("the certificate authority was changed");
+                        served.clear();
+                    }
+                    Ok(false) => {}
+                    Err(error) => tracing::error!(%error, "the certificate authority's Secret is not taken over"),
+                },
+                () = tokio::time::sleep(SOON), if failed => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Admission: pods that are to have a sidecar get one, and objects that cannot be understood are refused.
+
+pub mod inject;
+
+use std::io;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::response::Json;
+use axum::routing::post;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+use trefoil_api::plane::{PodFacts, wants_sidecar};
+
+use crate::objects::Overview;
+use crate::serve::certificates::Mesh;
+use crate::serve::metrics::Metrics;
+
+/// The largest review.
+const REVIEW_BYTES: usize = 8 << 20;
+
+/// What admission is decided by.
+#[derive(Clone, Debug)]
+pub struct Webhook {
+    /// Labels of namespaces.
+    pub objects: watch::Receiver<Arc<Overview>>,
+    /// The mesh configuration.
+    pub mesh: watch::Receiver<Arc<Mesh>>,
+    /// The image of sidecars.
+    pub sidecar_image: String,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Serves connections until told to stop.
+pub async fn serve(
+    webhook: Webhook,
+    mut connections: mpsc::Receiver<io::Result<TlsStream<TcpStream>>>,
+    stop: CancellationToken,
+) {
+    let router = Router::new()
+        .route("/inject", post(inject_review))
+        .route("/validate", post(validate_review))
+        .layer(DefaultBodyLimit::max(REVIEW_BYTES))
+        .with_state(webhook);
+    while let Some(Some(connection)) = stop.run_until_cancelled(connections.recv()).await {
+        let Ok(stream) = connection else { continue };
+        let (service, stop) = (TowerToHyperService::new(router.clone()), stop.clone());
+        tokio::spawn(stop.run_until_cancelled_owned(async move {
+            let server = auto::Builder::new(TokioExecutor::new());
+            if let Err(error) = server.serve_connection(TokioIo::new(stream), service).await {
+                tracing::debug!(%error, "a webhook connection failed");
+            }
+        }));
+    }
+}
+
+async fn inject_review(State(webhook): State<Webhook>, Json(review): Json<Value>) -> Json<Value> {
+    let request = &review["request"];
+    let outcome = webhook.inject(request);
+    let mut response = json!({"uid": request["uid"], "allowed": true});
+    match outcome {
+        Ok(Some(patch)) => {
+            use base64::Engine;
+            webhook.metrics.injected.inc();
+            let patch = serde_json::to_vec(&patch).unwrap_or_default();
+            response["patchType"] = "JSONPatch".into();
+            response["patch"] = base64::engine::general_purpose::STANDARD.encode(patch).into();
+        }
+        Ok(None) => {}
+        Err(message) => {
+            webhook.metrics.denied.inc();
+            response = denied(request, &message);
+        }
+    }
+    answer(response)
+}
+
+async fn validate_review(State(webhook): State<Webhook>, Json(review): Json<Value>) -> Json<Value> {
+    let request = &review["request"];
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (group, kind) = (text(&request["kind"]["group"]), text(&request["kind"]["kind"]));
+    let outcome = if request["operation"] == "DELETE" {
+        Ok(())
+    } else {
+        trefoil_api::crd::validate(&group, &kind, &request["object"])
+    };
+    answer(match outcome {
+        Ok(()) => json!({"uid": request["uid"], "allowed": true}),
+        Err(errors) => {
+            webhook.metrics.denied.inc();
+            let faults: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            denied(request, &faults.join("; "))
+        }
+    })
+}
+
+fn denied(request: &Value, message: &str) -> Value {
+    json!({
+        "uid": request["uid"],
+        "allowed": false,
+        "status": {"status": "Failure", "reason": "Invalid", "code": 422, "message": message},
+    })
+}
+
+fn answer(response: Value) -> Json<Value> {
+    Json(json!({
+        "apiVersion": "admission.k8s.io/v1",
+        "kind": "AdmissionReview",
+        "response": response,
+    }))
+}
+
+impl Webhook {
+    /// The patch that gives a pod its sidecar, if it is to have one.
+    fn inject(&self, request: &Value) -> Result<Option<json_patch::Patch>, String> {
+        let pod: Pod =
+            serde_json::from_value(request["object"].clone()).map_err(|error| error.to_string())?;
+        let namespace = request["namespace"].as_str().unwrap_or_default();
+        let overview = self.objects.borrow().clone();
+        let mesh = self.mesh.borrow().clone();
+        let facts = PodFacts {
+            namespace,
+            namespace_labels: overview.namespace_labels.get(namespace),
+            labels: pod.metadata.labels.as_ref(),
+            host_network: pod
+                .spec
+                .as_ref()
+                .and_then(|spec| spec.host_network)
+                .unwrap_or(false),
+            has_sidecar: inject::has_sidecar(&pod),
+        };
+        let wanted = wants_sidecar(&facts, mesh.config.pod_overrides).map_err(|error| error.to_string())?;
+        if !wanted || facts.has_sidecar {
+            return Ok(None);
+        }
+        let config = inject::Config {
+            image: &self.sidecar_image,
+            trust_domain: &mesh.trust_domain,
+            namespace,
+        };
+        Ok(Some(inject::inject(&pod, &config)))
+    }
+}
