@@ -53,8 +53,19 @@ impl Which {
     }
 }
 
-/// `get`.
+/// `get`, of one kind or several separated by commas.
 pub(crate) async fn get(client: &Client, which: &Which, format: Format) -> anyhow::Result<()> {
+    for kind in which.kind.split(',') {
+        let which = Which {
+            kind: kind.into(),
+            ..which.clone()
+        };
+        get_kind(client, &which, format).await?;
+    }
+    Ok(())
+}
+
+async fn get_kind(client: &Client, which: &Which, format: Format) -> anyhow::Result<()> {
     let (kind, names) = which.parsed()?;
     let api = kind.api(client, which.namespace());
     if names.is_empty() {

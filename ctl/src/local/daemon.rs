@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context;
 use kube::Client;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::mesh::{Mesh, Node};
@@ -15,6 +15,7 @@ use super::objects::{self, TokenOwner};
 use super::pod::MadePod;
 use super::process::{ProcessStatus, Supervised};
 use super::protocol::{LocalStatus, PodStatus};
+use super::services::ServiceView;
 
 mod bring_up;
 mod serve;
@@ -44,6 +45,8 @@ pub(crate) struct Daemon {
     pub(crate) client: Client,
     /// Wakes what follows from pods' files.
     pub(crate) changed: Arc<Notify>,
+    /// The services in force.
+    pub(crate) services: watch::Sender<Vec<ServiceView>>,
     /// Everything is to end.
     pub(crate) stop: CancellationToken,
     processes: Mutex<Vec<Supervised>>,
@@ -103,6 +106,7 @@ impl Daemon {
             options,
             client,
             changed: Arc::new(Notify::new()),
+            services: watch::Sender::new(Vec::new()),
             stop: CancellationToken::new(),
             processes: Mutex::default(),
             pods: Mutex::default(),

@@ -216,7 +216,7 @@ fn make_files(daemon: &Daemon, pod: &MadePod) -> anyhow::Result<()> {
         let addresses = [pod.addresses.v4().to_string(), pod.addresses.v6().to_string()];
         fs::write(
             directory.join("hosts"),
-            hosts::render(&pod.namespace, &pod.name, &addresses, &[]),
+            hosts::render(&pod.namespace, &pod.name, &addresses, &daemon.services.borrow()),
         )?;
         let search = format!(
             "search {}.svc.cluster.local svc.cluster.local cluster.local\n",

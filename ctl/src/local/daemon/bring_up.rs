@@ -61,7 +61,7 @@ async fn live(mesh: Mesh, options: Options) -> anyhow::Result<()> {
     locked(&daemon.processes).extend(started.into_iter().flatten());
     wait_for_agents(&daemon).await?;
 
-    let controller = Controller::new(mesh.clone(), nodes, client);
+    let controller = Controller::new(mesh.clone(), nodes, client, daemon.services.clone());
     tokio::spawn(controller.run(daemon.changed.clone()));
     tokio::spawn(keep_fresh(daemon.clone()));
     tokio::spawn(serve::watch_pods(daemon.clone()));

@@ -1,5 +1,6 @@
 //! Answers what is asked over the control socket, and follows each pod until it is gone.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ use crate::local::protocol::{Conversation, PodRequest, Request, Response};
 
 /// How long a program may take to listen on the ports that it names.
 const LISTENS: Duration = Duration::from_secs(30);
+/// How long services may take to follow.
+const IN_FORCE: Duration = Duration::from_secs(2);
 
 /// Answers until asked to stop.
 pub(super) async fn run(daemon: Arc<Daemon>, listener: UnixListener) {
@@ -206,7 +209,25 @@ async fn became_ready(
     if entry.gone.is_cancelled() {
         return Ok(());
     }
-    pod::patch_status(daemon, made, "Running", true, None).await
+    pod::patch_status(daemon, made, "Running", true, None).await?;
+    wait_for_services(daemon, made, request).await;
+    Ok(())
+}
+
+/// Waits, a little, until the services of a pod are in force with it: what is run next may use them.
+async fn wait_for_services(daemon: &Daemon, made: &MadePod, request: &PodRequest) {
+    let address = IpAddr::V4(made.addresses.v4());
+    let mut services = daemon.services.subscribe();
+    let in_force = services.wait_for(|services| {
+        let of_namespace = services
+            .iter()
+            .filter(|service| service.namespace == made.namespace);
+        let mut endpoints = of_namespace.clone().flat_map(|service| &service.endpoints);
+        let known = |name: &String| of_namespace.clone().any(|service| service.name == *name);
+        endpoints.all(|endpoint| endpoint.address != address || endpoint.ready)
+            && request.services.iter().all(|service| known(&service.name))
+    });
+    let _ = tokio::time::timeout(IN_FORCE, in_force).await;
 }
 
 /// Everything that follows a program's end.

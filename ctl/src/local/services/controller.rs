@@ -17,7 +17,7 @@ use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, Resource};
 use serde_json::json;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch as channel};
 
 use super::{ServiceView, rules, slices, views};
 use crate::local::mesh::{Mesh, Node};
@@ -35,17 +35,24 @@ pub(crate) struct Controller {
     client: Client,
     written: BTreeMap<(String, String), serde_json::Value>,
     installed: Option<Vec<ServiceView>>,
+    shown: channel::Sender<Vec<ServiceView>>,
 }
 
 impl Controller {
-    /// A controller that has done nothing yet.
-    pub(crate) fn new(mesh: Mesh, nodes: Vec<Node>, client: Client) -> Self {
+    /// A controller that has done nothing yet. What is in force is shown on `shown`.
+    pub(crate) fn new(
+        mesh: Mesh,
+        nodes: Vec<Node>,
+        client: Client,
+        shown: channel::Sender<Vec<ServiceView>>,
+    ) -> Self {
         Self {
             mesh,
             nodes,
             client,
             written: BTreeMap::new(),
             installed: None,
+            shown,
         }
     }
 
@@ -82,7 +89,8 @@ impl Controller {
                     .with_context(|| format!("service addresses on {}", node.name()))?;
             }
             self.write_slices(&views).await?;
-            self.installed = Some(views);
+            self.installed = Some(views.clone());
+            self.shown.send_replace(views);
         }
         Ok(())
     }

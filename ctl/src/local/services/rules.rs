@@ -19,10 +19,12 @@ const TABLE: &str = "trefoil_local_services";
 /// Replaces the rules of a node, in one transaction.
 pub(crate) async fn install(mesh: &Mesh, node: Node, services: &[ServiceView]) -> anyhow::Result<()> {
     let connection = Connection::<Nftables>::new_in(mesh.node_netns(node).as_str())?;
-    let mut transaction = connection
-        .transaction()
-        .add_table(TABLE, Family::Inet)
-        .del_table(TABLE, Family::Inet)
+    let tables = connection.list_tables_in(Family::Inet).await?;
+    let mut transaction = connection.transaction();
+    if tables.iter().any(|table| table.name == TABLE) {
+        transaction = transaction.del_table(TABLE, Family::Inet);
+    }
+    transaction = transaction
         .add_table(TABLE, Family::Inet)
         .add_chain(Chain::new(TABLE, "services")?.family(Family::Inet));
     for (name, hook, priority) in [
