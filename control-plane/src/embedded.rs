@@ -26,6 +26,7 @@ mod serve;
 mod server;
 mod start;
 mod status;
+mod strategic;
 #[cfg(test)]
 mod tests;
 mod tokens;

@@ -206,3 +206,32 @@ async fn kubectl_learns_what_there_is_and_who_it_is() {
     kubectl.ok("delete pods --all", None);
     running.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_applies_changes_of_lists() {
+    let running = Running::start().await;
+    let Some(kubectl) = kubectl(&running) else { return };
+    kubectl.ok("apply -f -", Some(POD));
+    kubectl.ok(
+        "apply -f -",
+        Some(&POD.replace("port: 80", "port: 80, targetPort: 8080")),
+    );
+    assert_eq!(
+        kubectl.ok("get svc web -o jsonpath={.spec.ports[*].targetPort}", None),
+        "8080"
+    );
+    kubectl.ok("apply -f -", Some(&POD.replace("port: 80", "port: 81")));
+    assert_eq!(
+        kubectl.ok("get svc web -o jsonpath={.spec.ports[*].port}", None),
+        "81"
+    );
+    kubectl.ok(
+        "apply --server-side --force-conflicts -f -",
+        Some(&POLICY.replace("ACTION", "Deny")),
+    );
+    kubectl.ok("create configmap settings --from-literal=a=b", None);
+    kubectl.ok("create secret generic key --from-literal=a=b", None);
+    assert_eq!(kubectl.ok("get secret key -o jsonpath={.data.a}", None), "Yg==");
+    kubectl.ok("describe pod web", None);
+    running.stop().await;
+}

@@ -225,3 +225,41 @@ async fn an_expired_version_is_gone() {
     }
     running.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_of_either_form_is_read_in_both() {
+    use k8s_openapi::api::core::v1::Event;
+    use kube::runtime::events::{Event as News, EventType, Recorder};
+
+    let running = Running::start().await;
+    let client = running.admin().await;
+    let recorder = Recorder::new(client.clone(), "tests".into());
+    let about = k8s_openapi::api::core::v1::ObjectReference {
+        kind: Some("Pod".into()),
+        name: Some("p".into()),
+        namespace: Some("default".into()),
+        ..Default::default()
+    };
+    let news = News {
+        type_: EventType::Normal,
+        reason: "Enrolled".into(),
+        note: Some("said".into()),
+        action: "Enrol".into(),
+        secondary: None,
+    };
+    for _ in 0..2 {
+        recorder.publish(&news, &about).await.unwrap();
+    }
+    let events: Api<Event> = Api::namespaced(client.clone(), "default");
+    let about_pod = ListParams::default().fields("involvedObject.name=p");
+    let found = events.list(&about_pod).await.unwrap().items;
+    assert_eq!((found.len(), found[0].message.as_deref()), (1, Some("said")));
+    let newer: Api<k8s_openapi::api::events::v1::Event> = Api::namespaced(client, "default");
+    assert_eq!(
+        newer.list(&ListParams::default()).await.unwrap().items[0]
+            .note
+            .as_deref(),
+        Some("said")
+    );
+    running.stop().await;
+}

@@ -9,6 +9,9 @@ use super::kinds;
 use super::lifecycle;
 use crate::store::{Key, Transaction};
 
+/// Events that are kept.
+const EVENTS: usize = 2_000;
+
 /// The uids that own anything: found once, since looking for the dependents of each object that goes would
 /// read the whole store each time.
 #[derive(Debug)]
@@ -108,6 +111,28 @@ pub(crate) fn finish_namespace(transaction: &mut Transaction, name: &str) {
     };
     let ready = lifecycle::condemned(&namespace) && !lifecycle::held(&namespace);
     if ready && !transaction.all().any(|(key, _)| &*key.namespace == name) {
+        transaction.delete(&key);
+    }
+}
+
+/// Drops the oldest events beyond a bound: nothing else ever deletes them.
+pub(crate) fn forget_events(transaction: &mut Transaction) {
+    let resource = kinds::EVENT.resource;
+    if transaction.list(resource, None).count() <= EVENTS {
+        return;
+    }
+    let created = |object: &Value| {
+        object["metadata"]["creationTimestamp"]
+            .as_str()
+            .unwrap_or("")
+            .to_owned()
+    };
+    let mut events: Vec<(String, Key)> = transaction
+        .list(resource, None)
+        .map(|(key, object)| (created(object), key.clone()))
+        .collect();
+    events.sort();
+    for (_, key) in events.into_iter().take(EVENTS / 10) {
         transaction.delete(&key);
     }
 }

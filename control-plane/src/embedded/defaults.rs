@@ -29,6 +29,8 @@ pub(super) fn apply(kind: &'static Kind, object: &mut Value) {
         service(fields);
     } else if *kind == kinds::SECRET {
         secret(fields);
+    } else if kind.resource == kinds::EVENT.resource {
+        event(fields);
     }
 }
 
@@ -89,4 +91,23 @@ fn secret(fields: &mut Map<String, Value>) {
             data.insert(name, STANDARD.encode(value.as_str().unwrap_or_default()).into());
         }
     }
+}
+
+/// Events have two forms with other names for the same; both are kept, so that either is read.
+fn event(fields: &mut Map<String, Value>) {
+    for (core, newer) in [
+        ("involvedObject", "regarding"),
+        ("message", "note"),
+        ("reportingComponent", "reportingController"),
+        ("firstTimestamp", "deprecatedFirstTimestamp"),
+        ("lastTimestamp", "deprecatedLastTimestamp"),
+        ("count", "deprecatedCount"),
+    ] {
+        for (from, to) in [(core, newer), (newer, core)] {
+            if let Some(value) = fields.get(from).filter(|value| !value.is_null()).cloned() {
+                default(fields, to, value);
+            }
+        }
+    }
+    default(fields, "involvedObject", json!({}));
 }

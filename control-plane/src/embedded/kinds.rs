@@ -66,6 +66,7 @@ kinds! {
     SECRET "" "v1" "secrets" "Secret" "secrets" [] true false;
     CONFIG_MAP "" "v1" "configmaps" "ConfigMap" "configmaps" ["cm"] true false;
     EVENT "" "v1" "events" "Event" "events" ["ev"] true false;
+    EVENT_OF_EVENTS "events.k8s.io" "v1" "events" "Event" "events" [] true false;
     ENDPOINT_SLICE "discovery.k8s.io" "v1" "endpointslices" "EndpointSlice"
         "endpointslices.discovery.k8s.io" [] true false;
     LEASE "coordination.k8s.io" "v1" "leases" "Lease" "leases.coordination.k8s.io" [] true false;

@@ -76,6 +76,8 @@ pub(super) fn create(
     let created = transaction.put(place.key(), object);
     if *kind == kinds::NAMESPACE {
         account(transaction, &place.name, birth);
+    } else if kind.resource == kinds::EVENT.resource {
+        collect::forget_events(transaction);
     }
     Ok(created)
 }

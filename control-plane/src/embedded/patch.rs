@@ -1,10 +1,11 @@
-//! The patch formats: JSON merge patch (RFC 7396), JSON patch (RFC 6902), what of strategic merge can be done
-//! without schemas, and server-side apply as a merge. A patch that would be misunderstood is refused.
+//! The patch formats: JSON merge patch (RFC 7396), JSON patch (RFC 6902), strategic merge, and server-side apply
+//! as a merge that keeps no account of owners. A patch that would be misunderstood is refused.
 
 use serde_json::Value;
 
 use super::kinds::Kind;
 use super::status::ApiError;
+use super::strategic;
 
 /// A patch, parsed.
 #[derive(Debug)]
@@ -13,7 +14,7 @@ pub(super) enum Patch {
     Merge(Value),
     /// RFC 6902.
     Json(json_patch::Patch),
-    /// Maps merge; lists of known merge keys too; directives are refused.
+    /// See [`strategic`].
     Strategic(Value),
     /// The object as one manager wants it: creates or merges.
     Apply(Value),
@@ -50,13 +51,13 @@ impl Patch {
     ///
     /// # Errors
     /// When the patch does not fit the object.
-    pub(super) fn apply(&self, existing: &Value) -> Result<Value, ApiError> {
+    pub(super) fn apply(&self, kind: &Kind, existing: &Value) -> Result<Value, ApiError> {
         let mut object = existing.clone();
         match self {
             Self::Merge(patch) => json_patch::merge(&mut object, patch),
             Self::Json(patch) => json_patch::patch(&mut object, patch)
                 .map_err(|error| ApiError::BadRequest(format!("the patch does not apply: {error}")))?,
-            Self::Strategic(patch) | Self::Apply(patch) => strategic(&mut object, patch, "")?,
+            Self::Strategic(patch) | Self::Apply(patch) => strategic::merge(kind, &mut object, patch)?,
         }
         Ok(object)
     }
@@ -64,71 +65,4 @@ impl Patch {
 
 fn json(body: &[u8]) -> Result<Value, ApiError> {
     serde_json::from_slice(body).map_err(|error| ApiError::BadRequest(format!("not JSON: {error}")))
-}
-
-/// By which field the elements of a list are told apart, as in Kubernetes' own types.
-fn merge_key(field: &str) -> Option<&'static str> {
-    Some(match field {
-        "containers" | "initContainers" | "ephemeralContainers" | "env" | "volumes" => "name",
-        "conditions" => "type",
-        "ownerReferences" => "uid",
-        "podIPs" | "hostIPs" => "ip",
-        "volumeMounts" => "mountPath",
-        _ => return None,
-    })
-}
-
-fn strategic(target: &mut Value, patch: &Value, field: &str) -> Result<(), ApiError> {
-    match patch {
-        Value::Object(fields) => {
-            if !target.is_object() {
-                *target = Value::Object(serde_json::Map::new());
-            }
-            for (name, value) in fields {
-                if name.starts_with('$') {
-                    return Err(ApiError::UnsupportedMediaType(format!(
-                        "strategic merge directive {name} is not supported: use a merge patch"
-                    )));
-                }
-                if value.is_null() {
-                    if let Some(target) = target.as_object_mut() {
-                        target.remove(name);
-                    }
-                } else {
-                    strategic(&mut target[name.as_str()], value, name)?;
-                }
-            }
-        }
-        Value::Array(elements) => match merge_key(field) {
-            Some(key) => merge_list(target, elements, key)?,
-            None => *target = patch.clone(),
-        },
-        _ => *target = patch.clone(),
-    }
-    Ok(())
-}
-
-fn merge_list(target: &mut Value, elements: &[Value], key: &str) -> Result<(), ApiError> {
-    if !target.is_array() {
-        *target = Value::Array(Vec::new());
-    }
-    let Some(list) = target.as_array_mut() else {
-        return Ok(());
-    };
-    for element in elements {
-        if element[key].is_null() {
-            return Err(ApiError::BadRequest(format!(
-                "an element of the patch has no {key:?} to merge it by"
-            )));
-        }
-        let index = match list.iter().position(|other| other[key] == element[key]) {
-            Some(index) => index,
-            None => {
-                list.push(Value::Null);
-                list.len() - 1
-            }
-        };
-        strategic(&mut list[index], element, "")?;
-    }
-    Ok(())
 }

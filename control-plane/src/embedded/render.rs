@@ -1,5 +1,8 @@
 //! How objects are shown: whole, as their metadata, or as a table for `kubectl get`.
 
+use std::borrow::Cow;
+use std::fmt::Write;
+
 use serde_json::{Value, json};
 
 use super::columns;
@@ -35,38 +38,50 @@ impl Form {
     }
 }
 
-/// One object.
+/// One object, without a copy of it where it is whole.
 #[must_use]
-pub(super) fn object(kind: &Kind, object: &Value, form: Form) -> Value {
+pub(crate) fn object<'a>(kind: &Kind, object: &'a Value, form: Form) -> Cow<'a, Value> {
     match form {
-        Form::Whole => object.clone(),
-        Form::Metadata => metadata(object),
-        Form::Table => table(
+        Form::Whole => whole(kind, object),
+        Form::Metadata => Cow::Owned(metadata(object)),
+        Form::Table => Cow::Owned(table(
             kind,
-            std::slice::from_ref(&object),
+            &[object],
             object["metadata"]["resourceVersion"].clone(),
-        ),
+        )),
     }
 }
 
-/// A list at a revision.
+/// A list at a revision, as it is sent: the objects are written one by one, never copied into one value.
 #[must_use]
-pub(super) fn list(kind: &Kind, objects: &[&Value], revision: u64, form: Form) -> Value {
+pub(crate) fn list(kind: &Kind, objects: &[&Value], revision: u64, form: Form) -> String {
     let version = Value::String(revision.to_string());
-    let (api_version, name, items) = match form {
-        Form::Table => return table(kind, objects, version),
-        Form::Whole => (
-            kind.api_version(),
-            format!("{}List", kind.kind),
-            objects.iter().map(|&item| item.clone()).collect(),
-        ),
-        Form::Metadata => (
-            "meta.k8s.io/v1".into(),
-            "PartialObjectMetadataList".into(),
-            objects.iter().map(|item| metadata(item)).collect::<Vec<_>>(),
-        ),
+    let (api_version, name) = match form {
+        Form::Table => return table(kind, objects, version).to_string(),
+        Form::Whole => (kind.api_version(), format!("{}List", kind.kind)),
+        Form::Metadata => ("meta.k8s.io/v1".into(), "PartialObjectMetadataList".into()),
     };
-    json!({ "apiVersion": api_version, "kind": name, "metadata": { "resourceVersion": version }, "items": items })
+    let head = json!({ "apiVersion": api_version, "kind": name, "metadata": { "resourceVersion": version } });
+    let mut text = head.to_string();
+    text.truncate(text.len() - 1);
+    text.push_str(",\"items\":[");
+    for (index, item) in objects.iter().enumerate() {
+        let comma = if index == 0 { "" } else { "," };
+        // Writing to a string does not fail.
+        let _ = write!(text, "{comma}{}", object(kind, item, form));
+    }
+    text.push_str("]}");
+    text
+}
+
+/// An object as its kind's version: kinds that share their objects differ in it.
+fn whole<'a>(kind: &Kind, object: &'a Value) -> Cow<'a, Value> {
+    if object["apiVersion"] == kind.api_version() {
+        return Cow::Borrowed(object);
+    }
+    let mut object = object.clone();
+    object["apiVersion"] = kind.api_version().into();
+    Cow::Owned(object)
 }
 
 /// A bookmark of a watch.

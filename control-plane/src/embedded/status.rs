@@ -175,8 +175,14 @@ impl ApiError {
 
 /// A JSON answer.
 #[must_use]
-pub(super) fn respond(code: StatusCode, value: &Value) -> Response<Body> {
-    let mut response = Response::new(Body::from(value.to_string()));
+pub(crate) fn respond(code: StatusCode, value: &Value) -> Response<Body> {
+    respond_text(code, value.to_string())
+}
+
+/// An answer of JSON that is already written.
+#[must_use]
+pub(crate) fn respond_text(code: StatusCode, json: String) -> Response<Body> {
+    let mut response = Response::new(Body::from(json));
     *response.status_mut() = code;
     response.headers_mut().insert(
         header::CONTENT_TYPE,

@@ -13,7 +13,7 @@ use super::objects::{self, Deletion, Place};
 use super::patch::Patch;
 use super::selector::Selector;
 use super::server::{Call, Server};
-use super::status::{ApiError, respond};
+use super::status::{ApiError, respond, respond_text};
 use super::watch::Watch;
 use super::{authorize, body, render, reviews};
 use crate::store::{Expired, Transaction};
@@ -102,9 +102,9 @@ fn list(server: &Server, call: &Call) -> Result<Response<Body>, ApiError> {
         .map(|(_, object)| &**object)
         .filter(|object| selector.matches(object))
         .collect();
-    Ok(respond(
+    Ok(respond_text(
         StatusCode::OK,
-        &render::list(kind, &objects, snapshot.revision, call.form),
+        render::list(kind, &objects, snapshot.revision, call.form),
     ))
 }
 
@@ -210,7 +210,7 @@ async fn patch(server: &Server, call: Call, incoming: Incoming) -> Result<Respon
             return Ok((StatusCode::CREATED, created));
         }
         let change = |existing: &Value| {
-            let patched = patch.apply(existing)?;
+            let patched = patch.apply(place.kind, existing)?;
             match &node {
                 Some(node) if !authorize::within_node(node, existing, &patched) => Err(ApiError::Forbidden(
                     format!("the agent of node {node} may change annotations and status of its own node's pods only"),
@@ -295,8 +295,8 @@ async fn delete_collection(
     .await?;
     let deleted: Vec<&Value> = deleted.iter().map(|object| &**object).collect();
     let revision = server.store.snapshot().revision;
-    Ok(respond(
+    Ok(respond_text(
         StatusCode::OK,
-        &render::list(kind, &deleted, revision, call.form),
+        render::list(kind, &deleted, revision, call.form),
     ))
 }

@@ -51,7 +51,7 @@ struct Run {
     cursor: u64,
     initial: VecDeque<Arc<Value>>,
     initial_end: bool,
-    ready: VecDeque<Bytes>,
+    pending: VecDeque<Arc<Event>>,
     deadline: Instant,
     bookmark_at: Instant,
     stop: CancellationToken,
@@ -80,7 +80,7 @@ impl Watch {
             head: store.head(),
             initial,
             initial_end: self.announce_initial_end && self.from.is_none(),
-            ready: VecDeque::new(),
+            pending: VecDeque::new(),
             deadline: now + self.duration,
             bookmark_at: now + BOOKMARK_EVERY,
             stop,
@@ -97,7 +97,7 @@ impl Watch {
 impl Run {
     async fn next(&mut self) -> Option<Bytes> {
         loop {
-            if let Some(line) = self.ready.pop_front() {
+            if let Some(line) = self.told() {
                 return Some(line);
             }
             if self.ended {
@@ -116,14 +116,19 @@ impl Run {
                     self.ended = true;
                     return Some(line("ERROR", &ApiError::from(expired).status()));
                 }
-                Ok(events) if !events.is_empty() => self.take(&events),
-                Ok(_) => self.wait().await,
+                Ok(events) if !events.is_empty() => self.pending.extend(events),
+                Ok(_) => {
+                    if let Some(line) = self.wait().await {
+                        return Some(line);
+                    }
+                }
             }
         }
     }
 
-    fn take(&mut self, events: &[Arc<Event>]) {
-        for event in events {
+    /// The next of the fetched events that is to be told.
+    fn told(&mut self) -> Option<Bytes> {
+        while let Some(event) = self.pending.pop_front() {
             self.cursor = event.revision;
             let here = &*event.key.resource == self.watch.kind.resource
                 && self
@@ -131,30 +136,28 @@ impl Run {
                     .namespace
                     .as_deref()
                     .is_none_or(|namespace| namespace == &*event.key.namespace);
-            if here && let Some((name, object)) = transition(&self.watch.selector, event) {
-                let line = self.line(name, &object);
-                self.ready.push_back(line);
+            if here && let Some((name, object)) = transition(&self.watch.selector, &event) {
+                return Some(self.line(name, &object));
             }
         }
+        None
     }
 
-    async fn wait(&mut self) {
+    /// Waits for a change, or for the time of a bookmark, which is returned.
+    async fn wait(&mut self) -> Option<Bytes> {
         tokio::select! {
             changed = self.head.changed() => self.ended = changed.is_err(),
             () = self.stop.cancelled() => self.ended = true,
             () = tokio::time::sleep_until(self.deadline) => {
-                if self.watch.bookmarks {
-                    let line = self.bookmark(false);
-                    self.ready.push_back(line);
-                }
                 self.ended = true;
+                return self.watch.bookmarks.then(|| self.bookmark(false));
             }
             () = tokio::time::sleep_until(self.bookmark_at), if self.watch.bookmarks => {
-                let line = self.bookmark(false);
-                self.ready.push_back(line);
                 self.bookmark_at = Instant::now() + BOOKMARK_EVERY;
+                return Some(self.bookmark(false));
             }
         }
+        None
     }
 
     fn line(&self, name: &str, object: &Value) -> Bytes {

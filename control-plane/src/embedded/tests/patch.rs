@@ -11,7 +11,7 @@ fn strategic(target: &Value, patch: &Value) -> Value {
         body.as_bytes(),
     )
     .unwrap();
-    patch.apply(target).unwrap()
+    patch.apply(&kinds::POD, target).unwrap()
 }
 
 #[test]
@@ -41,9 +41,9 @@ fn strategic_patches_merge_lists_by_their_keys() {
 
 #[test]
 fn what_would_be_misunderstood_is_refused() {
-    let directive = br#"{"spec":{"$patch":"replace"}}"#;
+    let directive = br#"{"spec":{"$patch":"shuffle"}}"#;
     let patch = Patch::parse(&kinds::POD, "application/strategic-merge-patch+json", directive).unwrap();
-    assert_eq!(patch.apply(&json!({})).unwrap_err().code(), 415);
+    assert_eq!(patch.apply(&kinds::POD, &json!({})).unwrap_err().code(), 415);
     let custom = Patch::parse(
         &kinds::AUTHORIZATION_POLICY,
         "application/strategic-merge-patch+json",
@@ -67,10 +67,10 @@ fn json_and_merge_patches_apply() {
     let json_patch = br#"[{"op":"add","path":"/a","value":1},{"op":"test","path":"/b","value":2}]"#;
     let patch = Patch::parse(&kinds::POD, "application/json-patch+json", json_patch).unwrap();
     assert_eq!(
-        patch.apply(&json!({ "b": 2 })).unwrap(),
+        patch.apply(&kinds::POD, &json!({ "b": 2 })).unwrap(),
         json!({ "a": 1, "b": 2 })
     );
-    assert!(patch.apply(&json!({ "b": 3 })).is_err());
+    assert!(patch.apply(&kinds::POD, &json!({ "b": 3 })).is_err());
     let patch = Patch::parse(
         &kinds::POD,
         "application/merge-patch+json; charset=utf-8",
@@ -78,7 +78,32 @@ fn json_and_merge_patches_apply() {
     )
     .unwrap();
     assert_eq!(
-        patch.apply(&json!({ "a": 1, "b": 2 })).unwrap(),
+        patch.apply(&kinds::POD, &json!({ "a": 1, "b": 2 })).unwrap(),
         json!({ "a": 1 })
     );
+}
+
+#[test]
+fn the_directives_of_kubectl_are_followed() {
+    let service = json!({ "spec": {
+        "ports": [{ "port": 80, "name": "http" }, { "port": 81 }, { "port": 82 }],
+        "selector": { "app": "web" },
+    } });
+    let body = json!({ "spec": {
+        "$setElementOrder/ports": [{ "port": 82 }, { "port": 80 }, { "port": 83 }],
+        "ports": [{ "port": 80, "targetPort": 8080 }, { "port": 81, "$patch": "delete" }, { "port": 83 }],
+        "selector": { "$patch": "replace", "tier": "front" },
+    } });
+    let patch = Patch::Strategic(body);
+    assert_eq!(
+        patch.apply(&kinds::SERVICE, &service).unwrap(),
+        json!({ "spec": {
+            "ports": [{ "port": 82 }, { "port": 80, "name": "http", "targetPort": 8080 }, { "port": 83 }],
+            "selector": { "tier": "front" },
+        } })
+    );
+    let held = json!({ "metadata": { "finalizers": ["a", "b"] } });
+    let body = json!({ "metadata": { "finalizers": ["c"], "$deleteFromPrimitiveList/finalizers": ["a"] } });
+    let patched = Patch::Strategic(body).apply(&kinds::POD, &held).unwrap();
+    assert_eq!(patched["metadata"]["finalizers"], json!(["b", "c"]));
 }
