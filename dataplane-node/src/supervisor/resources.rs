@@ -1,0 +1,163 @@
+//! What the control plane sent and was accepted, and what each worker has yet to be told of it. A worker
+//! that is slow costs a set of names, never a queue: what it is told is read when it is ready to hear it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use tokio::sync::Notify;
+use trefoil_api::proto::envoy::service::discovery::v3::{DeltaDiscoveryResponse, Resource};
+use trefoil_api::proto::type_url;
+use trefoil_dataplane_core::state::Refusal;
+
+#[cfg(test)]
+mod tests;
+
+/// The types that workers are told of, in the order in which they are: a workload may name a policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Type {
+    Authorization,
+    Address,
+}
+
+const TYPES: [Type; 2] = [Type::Authorization, Type::Address];
+
+impl Type {
+    fn of(url: &str) -> Option<Self> {
+        TYPES.into_iter().find(|kind| kind.url() == url)
+    }
+
+    fn url(self) -> &'static str {
+        match self {
+            Self::Authorization => type_url::AUTHORIZATION,
+            Self::Address => type_url::ADDRESS,
+        }
+    }
+}
+
+/// All resources that are in force.
+#[derive(Debug, Default)]
+pub(crate) struct Resources {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    held: BTreeMap<(Type, String), Arc<Resource>>,
+    answered: BTreeSet<Type>,
+    followers: Vec<Weak<Pending>>,
+}
+
+/// What one worker has yet to be told.
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
+    names: Mutex<Names>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Names {
+    changed: BTreeSet<(Type, String)>,
+    /// Types to be spoken of even where nothing of them changed: an empty answer is one too.
+    types: BTreeSet<Type>,
+}
+
+impl Resources {
+    /// Takes a response that was applied. What was refused keeps its last good version; without one the
+    /// refused version itself goes to the workers, which then close what it would have guarded.
+    pub(crate) fn accept(&self, response: &DeltaDiscoveryResponse, refusals: &[Refusal]) {
+        let Some(kind) = Type::of(&response.type_url) else {
+            return;
+        };
+        let refused: BTreeSet<&str> = refusals.iter().map(|refusal| refusal.name.as_str()).collect();
+        let mut state = self.lock();
+        let first = state.answered.insert(kind);
+        let mut changed = BTreeSet::new();
+        for name in &response.removed_resources {
+            let key = (kind, name.clone());
+            state.held.remove(&key);
+            changed.insert(key);
+        }
+        for resource in &response.resources {
+            let key = (kind, resource.name.clone());
+            if refused.contains(resource.name.as_str()) && state.held.contains_key(&key) {
+                continue;
+            }
+            state.held.insert(key.clone(), Arc::new(resource.clone()));
+            changed.insert(key);
+        }
+        if changed.is_empty() && !first {
+            return;
+        }
+        state.followers.retain(|follower| follower.strong_count() > 0);
+        for follower in state.followers.iter().filter_map(Weak::upgrade) {
+            let mut names = follower.lock();
+            names.changed.extend(changed.iter().cloned());
+            names.types.insert(kind);
+            drop(names);
+            follower.changed.notify_one();
+        }
+    }
+
+    /// A new follower, to whom everything is yet to be told.
+    #[must_use]
+    pub(crate) fn follow(&self) -> Arc<Pending> {
+        let mut state = self.lock();
+        let pending = Arc::new(Pending::default());
+        *pending.lock() = Names {
+            changed: state.held.keys().cloned().collect(),
+            types: state.answered.clone(),
+        };
+        pending.changed.notify_one();
+        state.followers.push(Arc::downgrade(&pending));
+        pending
+    }
+
+    /// What a follower is to be told next: all that is pending of one type, as it is now.
+    pub(crate) fn next(&self, pending: &Pending) -> Option<DeltaDiscoveryResponse> {
+        let state = self.lock();
+        let mut names = pending.lock();
+        let kind = names.types.pop_first()?;
+        let mut response = DeltaDiscoveryResponse {
+            type_url: kind.url().into(),
+            ..Default::default()
+        };
+        let all = std::mem::take(&mut names.changed);
+        for key in all {
+            if key.0 != kind {
+                names.changed.insert(key);
+            } else if let Some(resource) = state.held.get(&key) {
+                response.resources.push(Resource::clone(resource));
+            } else {
+                response.removed_resources.push(key.1);
+            }
+        }
+        Some(response)
+    }
+
+    /// Whether policies and workloads were both answered.
+    #[must_use]
+    pub(crate) fn complete(&self) -> bool {
+        self.lock().answered.len() == TYPES.len()
+    }
+
+    /// How many resources are held.
+    #[must_use]
+    pub(crate) fn count(&self) -> usize {
+        self.lock().held.len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pending {
+    /// Resolves once there is something to be told.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Names> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

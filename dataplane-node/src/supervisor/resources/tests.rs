@@ -1,0 +1,85 @@
+use trefoil_api::proto::envoy::service::discovery::v3::{DeltaDiscoveryResponse, Resource};
+use trefoil_api::proto::type_url::{ADDRESS, AUTHORIZATION};
+use trefoil_dataplane_core::state::Refusal;
+
+use super::Resources;
+
+fn response(url: &str, resources: &[(&str, &str)], removed: &[&str]) -> DeltaDiscoveryResponse {
+    let resource = |(name, version): &(&str, &str)| Resource {
+        name: (*name).into(),
+        version: (*version).into(),
+        ..Default::default()
+    };
+    DeltaDiscoveryResponse {
+        type_url: url.into(),
+        resources: resources.iter().map(resource).collect(),
+        removed_resources: removed.iter().map(ToString::to_string).collect(),
+        ..Default::default()
+    }
+}
+
+fn told(response: &DeltaDiscoveryResponse) -> Vec<String> {
+    let resources = response.resources.iter();
+    let present = resources.map(|resource| format!("{}@{}", resource.name, resource.version));
+    let absent = response.removed_resources.iter().map(|name| format!("-{name}"));
+    present.chain(absent).collect()
+}
+
+#[test]
+fn a_new_follower_is_told_everything_policies_first() {
+    let resources = Resources::default();
+    resources.accept(&response(ADDRESS, &[("w", "1")], &[]), &[]);
+    resources.accept(&response(AUTHORIZATION, &[("p", "1")], &[]), &[]);
+    let pending = resources.follow();
+    let first = resources.next(&pending).unwrap();
+    assert_eq!(
+        (first.type_url.as_str(), told(&first)),
+        (AUTHORIZATION, vec!["p@1".into()])
+    );
+    let second = resources.next(&pending).unwrap();
+    assert_eq!(
+        (second.type_url.as_str(), told(&second)),
+        (ADDRESS, vec!["w@1".into()])
+    );
+    assert!(resources.next(&pending).is_none());
+}
+
+#[test]
+fn a_slow_follower_is_told_the_end_not_the_story() {
+    let resources = Resources::default();
+    let pending = resources.follow();
+    for version in ["1", "2", "3"] {
+        resources.accept(&response(ADDRESS, &[("w", version), ("gone", version)], &[]), &[]);
+    }
+    resources.accept(&response(ADDRESS, &[], &["gone"]), &[]);
+    let all = resources.next(&pending).unwrap();
+    assert_eq!(told(&all), ["w@3", "-gone"]);
+    assert!(resources.next(&pending).is_none());
+}
+
+#[test]
+fn an_empty_answer_is_passed_on_once() {
+    let resources = Resources::default();
+    let pending = resources.follow();
+    resources.accept(&response(AUTHORIZATION, &[], &[]), &[]);
+    resources.accept(&response(AUTHORIZATION, &[], &[]), &[]);
+    assert!(told(&resources.next(&pending).unwrap()).is_empty());
+    assert!(resources.next(&pending).is_none());
+    assert!(!resources.complete());
+    resources.accept(&response(ADDRESS, &[], &[]), &[]);
+    assert!(resources.complete());
+}
+
+#[test]
+fn a_refused_version_does_not_replace_a_good_one() {
+    let resources = Resources::default();
+    resources.accept(&response(AUTHORIZATION, &[("p", "1")], &[]), &[]);
+    let refusal = |name: &str| Refusal {
+        name: name.into(),
+        problem: "rules: unknown".into(),
+    };
+    let both = response(AUTHORIZATION, &[("p", "2"), ("q", "1")], &[]);
+    resources.accept(&both, &[refusal("p"), refusal("q")]);
+    let pending = resources.follow();
+    assert_eq!(told(&resources.next(&pending).unwrap()), ["p@1", "q@1"]);
+}

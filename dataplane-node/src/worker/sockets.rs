@@ -1,0 +1,180 @@
+//! Pools of sockets that the supervisor made in pods' namespaces. A pool begins with a few and asks for
+//! more at once where it runs dry; it never has more than one request under way.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use tokio::net::TcpSocket;
+use tokio::sync::oneshot;
+use trefoil_api::proto::trefoil::worker::{Family as WireFamily, NeedSockets, Sockets, from_worker};
+use trefoil_dataplane_core::sockets::{Dialer, Family};
+
+use super::channel::Outbox;
+
+#[cfg(test)]
+mod tests;
+
+/// The first batch of a pool: most pods dial little.
+const SMALLEST_BATCH: u32 = 4;
+/// The largest; the supervisor makes no more at once.
+const LARGEST_BATCH: u32 = 64;
+/// How long a connection waits for a socket.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// All pools of this worker, by pod.
+#[derive(Debug)]
+pub(super) struct Pools {
+    outbox: Outbox,
+    pools: Mutex<HashMap<(String, Family), Pool>>,
+}
+
+#[derive(Debug)]
+struct Pool {
+    ready: VecDeque<OwnedFd>,
+    waiting: VecDeque<oneshot::Sender<io::Result<OwnedFd>>>,
+    asked: bool,
+    batch: u32,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self {
+            ready: VecDeque::new(),
+            waiting: VecDeque::new(),
+            asked: false,
+            batch: SMALLEST_BATCH,
+        }
+    }
+}
+
+impl Pools {
+    pub(super) fn new(outbox: Outbox) -> Self {
+        Self {
+            outbox,
+            pools: Mutex::default(),
+        }
+    }
+
+    /// Drops a pod's sockets: they belong to a namespace that it may no longer have.
+    pub(super) fn forget(&self, uid: &str) {
+        self.lock().retain(|(other, _), _| other != uid);
+    }
+
+    /// Sockets came, or the reason why none did.
+    pub(super) fn arrived(&self, sockets: &Sockets, descriptors: Vec<OwnedFd>) {
+        let family = match WireFamily::try_from(sockets.family) {
+            Ok(WireFamily::Ipv4) => Family::V4,
+            Ok(WireFamily::Ipv6) => Family::V6,
+            _ => return,
+        };
+        let mut pools = self.lock();
+        let Some(pool) = pools.get_mut(&(sockets.pod_uid.clone(), family)) else {
+            return;
+        };
+        pool.asked = false;
+        pool.ready.extend(descriptors);
+        if sockets.error.is_empty() {
+            pool.serve();
+        } else {
+            for waiting in pool.waiting.drain(..) {
+                let _ = waiting.send(Err(io::Error::other(sockets.error.clone())));
+            }
+        }
+        self.refill(pool, &sockets.pod_uid, family);
+    }
+
+    async fn take(&self, uid: &str, family: Family) -> io::Result<OwnedFd> {
+        let waiting = {
+            let mut pools = self.lock();
+            let pool = pools.entry((uid.to_owned(), family)).or_default();
+            let socket = pool.ready.pop_front();
+            let waiting = socket.is_none().then(|| pool.wait());
+            self.refill(pool, uid, family);
+            match (socket, waiting) {
+                (Some(socket), _) => return Ok(socket),
+                (None, Some(waiting)) => waiting,
+                (None, None) => return Err(io::ErrorKind::NotFound.into()),
+            }
+        };
+        match tokio::time::timeout(PATIENCE, waiting).await {
+            Ok(Ok(socket)) => socket,
+            Ok(Err(_)) => Err(io::Error::other("the pod is not served any more")),
+            Err(_) => Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "the supervisor made no socket in the pod's namespace in time",
+            )),
+        }
+    }
+
+    /// Asks for more at the low-water mark, a quarter of a batch.
+    fn refill(&self, pool: &mut Pool, uid: &str, family: Family) {
+        let low = pool.ready.len() < (pool.batch / 4) as usize || !pool.waiting.is_empty();
+        if pool.asked || !low {
+            return;
+        }
+        pool.asked = true;
+        let family = match family {
+            Family::V4 => WireFamily::Ipv4,
+            Family::V6 => WireFamily::Ipv6,
+        };
+        self.outbox.send(from_worker::Payload::NeedSockets(NeedSockets {
+            pod_uid: uid.into(),
+            family: family.into(),
+            count: pool.batch,
+        }));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<(String, Family), Pool>> {
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pool {
+    /// It ran dry: the next batch is larger.
+    fn wait(&mut self) -> oneshot::Receiver<io::Result<OwnedFd>> {
+        if self.asked {
+            self.batch = (self.batch * 2).min(LARGEST_BATCH);
+        }
+        let (sender, receiver) = oneshot::channel();
+        // Those that gave up no longer count.
+        self.waiting.retain(|waiting| !waiting.is_closed());
+        self.waiting.push_back(sender);
+        receiver
+    }
+
+    fn serve(&mut self) {
+        while let Some(socket) = self.ready.pop_front() {
+            let Some(waiting) = self.waiting.pop_front() else {
+                return self.ready.push_front(socket);
+            };
+            // Whoever waited may have given up: the socket is for the next.
+            if let Err(Ok(socket)) = waiting.send(Ok(socket)) {
+                self.ready.push_front(socket);
+            }
+        }
+    }
+}
+
+/// The sockets of one pod.
+#[derive(Clone, Debug)]
+pub(super) struct PodDialer {
+    pub(super) uid: String,
+    pub(super) pools: Arc<Pools>,
+}
+
+impl Dialer for PodDialer {
+    fn socket(&self, family: Family) -> BoxFuture<'_, io::Result<TcpSocket>> {
+        Box::pin(async move {
+            let socket = self.pools.take(&self.uid, family).await?;
+            Ok(TcpSocket::from_std_stream(std::net::TcpStream::from(socket)))
+        })
+    }
+
+    fn transparent(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,214 @@
+//! The node proxy as processes, over real network namespaces, with an agent made here. Needs root.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::collections::BTreeMap;
+
+use support::{Agent, NodeProxy, Pod, descriptors_of, kill, status_of, until, was_taken};
+use trefoil_api::names::port::{HBONE, INBOUND, OUTBOUND};
+
+const LISTENERS: [u16; 3] = [OUTBOUND, INBOUND, HBONE];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_has_nothing_to_steal() {
+    let agent = Agent::start();
+    let node = NodeProxy::start(&agent, &[]);
+    let pod = Pod::new("uid-1", "shop", "cart");
+    let feed = agent.feed().await;
+    feed.snapshot(&[&pod]).await;
+    let (process, user) = node.serves("shared", &["uid-1"]).await;
+
+    assert!(user >= 15100);
+    for key in ["Uid", "Gid"] {
+        assert_eq!(status_of(process, key), format!("{user} {user} {user} {user}"));
+    }
+    assert_eq!(status_of(process, "Groups"), "");
+    for key in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        assert_eq!(status_of(process, key), "0000000000000000", "{key}");
+    }
+    assert_eq!(status_of(process, "NoNewPrivs"), "1");
+    let environment = std::fs::read(format!("/proc/{process}/environ")).unwrap();
+    assert!(
+        environment.is_empty(),
+        "{}",
+        String::from_utf8_lossy(&environment)
+    );
+    let folder = std::fs::read_link(format!("/proc/{process}/cwd")).unwrap();
+    assert_eq!(folder.to_str(), Some("/"));
+    // Not dumpable: its files in /proc are root's, not its own, so another of its user cannot open them.
+    use std::os::unix::fs::MetadataExt;
+    let owner = std::fs::metadata(format!("/proc/{process}/environ"))
+        .unwrap()
+        .uid();
+    assert_eq!(owner, 0);
+    for link in descriptors_of(process) {
+        let kind = link.split(':').next().unwrap_or_default();
+        let harmless = matches!(kind, "socket" | "pipe" | "anon_inode" | "/dev/null");
+        let errors = std::fs::read_link(format!("/proc/{process}/fd/2")).unwrap();
+        assert!(
+            harmless || errors.to_str() == Some(&link),
+            "a worker holds {link}"
+        );
+        assert!(!link.contains("net:["), "a worker holds a namespace: {link}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_is_acknowledged_once_its_listeners_are_open_and_stored() {
+    let agent = Agent::start();
+    let _node = NodeProxy::start(&agent, &[]);
+    let pod = Pod::new("uid-1", "shop", "cart");
+    let feed = agent.feed().await;
+    assert_eq!(feed.add(&pod).await, "");
+    // At this moment no worker exists: the control plane has not described the pod.
+    for port in LISTENERS {
+        pod.connect(port).unwrap();
+    }
+    let expected = ["uid-1/15001", "uid-1/15006", "uid-1/15008", "uid-1"];
+    assert_eq!(agent.stored_keys(), expected);
+    assert_eq!(feed.add(&pod).await, "", "the same pod again");
+    assert_eq!(feed.del("uid-1").await, "");
+    until("nothing of the pod is stored", async || {
+        agent.stored_keys().is_empty().then_some(())
+    })
+    .await;
+    until("its listeners are closed", async || {
+        listening(&pod).is_empty().then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_made_while_a_worker_is_dead_are_accepted_by_the_next_and_others_do_not_notice() {
+    let agent = Agent::start();
+    let node = NodeProxy::start(&agent, &["--isolation", "namespace"]);
+    let (shop, bank) = (
+        Pod::new("uid-1", "shop", "cart"),
+        Pod::new("uid-2", "bank", "vault"),
+    );
+    let feed = agent.feed().await;
+    feed.snapshot(&[&shop, &bank]).await;
+    let (first, user) = node.serves("namespace/shop", &["uid-1"]).await;
+    let (other, other_user) = node.serves("namespace/bank", &["uid-2"]).await;
+    assert_ne!(user, other_user);
+
+    kill(first);
+    let mut meanwhile: Vec<_> = LISTENERS
+        .iter()
+        .map(|port| shop.connect(*port).unwrap())
+        .collect();
+    until("another process", async || {
+        let (process, _) = node.serves("namespace/shop", &["uid-1"]).await;
+        (process != first).then_some(())
+    })
+    .await;
+    // Outbound and plaintext are ended by whoever takes them; HBONE waits for a handshake.
+    assert!(was_taken(&mut meanwhile[0]));
+    assert!(was_taken(&mut meanwhile[1]));
+    assert_eq!(
+        node.serves("namespace/bank", &["uid-2"]).await,
+        (other, other_user)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_made_while_all_of_it_is_dead_are_accepted_by_the_next() {
+    let agent = Agent::start();
+    let mut node = NodeProxy::start(&agent, &[]);
+    let pod = Pod::new("uid-1", "shop", "cart");
+    let feed = agent.feed().await;
+    feed.snapshot(&[&pod]).await;
+    let (worker, _) = node.serves("shared", &["uid-1"]).await;
+    let supervisor = node.child.id().unwrap();
+    kill(supervisor);
+    node.child.wait().await.unwrap();
+    drop(feed);
+    until("the worker ends with its supervisor", async || {
+        (!std::path::Path::new(&format!("/proc/{worker}")).exists()).then_some(())
+    })
+    .await;
+
+    let mut meanwhile = pod.connect(INBOUND).unwrap();
+    let listeners = listening(&pod);
+    let successor = NodeProxy::start(&agent, &[]);
+    let feed = agent.feed().await;
+    feed.snapshot(&[&pod]).await;
+    successor.serves("shared", &["uid-1"]).await;
+    assert!(was_taken(&mut meanwhile));
+    // The very same sockets: a second one would take connections that nobody hears of.
+    assert_eq!(listening(&pod), listeners);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_agent_gets_every_descriptor_back_and_pods_it_does_not_name_are_dropped() {
+    let mut agent = Agent::start();
+    let node = NodeProxy::start(&agent, &[]);
+    let (one, two) = (
+        Pod::new("uid-1", "shop", "cart"),
+        Pod::new("uid-2", "shop", "web"),
+    );
+    let feed = agent.feed().await;
+    feed.snapshot(&[&one, &two]).await;
+    let (worker, _) = node.serves("shared", &["uid-1", "uid-2"]).await;
+    let before = listening(&one);
+
+    agent.end();
+    drop(feed);
+    agent.listen();
+    let feed = agent.feed().await;
+    assert_eq!(
+        agent.stored_keys().iter().filter(|key| key.contains('/')).count(),
+        6
+    );
+    feed.snapshot(&[&one]).await;
+    assert_eq!(node.serves("shared", &["uid-1"]).await.0, worker);
+    assert_eq!(listening(&one), before);
+    until("the other pod's listeners are closed", async || {
+        listening(&two).is_empty().then_some(())
+    })
+    .await;
+    assert!(agent.stored_keys().iter().all(|key| !key.contains("uid-2")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_proxy_that_is_told_to_end_leaves_its_listeners_to_the_next() {
+    let agent = Agent::start();
+    let mut node = NodeProxy::start(&agent, &[]);
+    let pod = Pod::new("uid-1", "shop", "cart");
+    let feed = agent.feed().await;
+    feed.snapshot(&[&pod]).await;
+    node.serves("shared", &["uid-1"]).await;
+    let supervisor = rustix::process::Pid::from_raw(node.child.id().unwrap().cast_signed()).unwrap();
+    rustix::process::kill_process(supervisor, rustix::process::Signal::TERM).unwrap();
+    let status = node.child.wait().await.unwrap();
+    assert!(status.success(), "{status}");
+
+    assert_eq!(
+        agent.stored_keys().iter().filter(|key| key.contains('/')).count(),
+        3
+    );
+    let mut meanwhile = pod.connect(OUTBOUND).unwrap();
+    let successor = NodeProxy::start(&agent, &[]);
+    let feed = agent.feed().await;
+    feed.snapshot(&[&pod]).await;
+    successor.serves("shared", &["uid-1"]).await;
+    assert!(was_taken(&mut meanwhile));
+}
+
+/// Inodes of the listeners in a pod, by port.
+fn listening(pod: &Pod) -> BTreeMap<u16, u64> {
+    let table = pod.within(|| std::fs::read_to_string("/proc/thread-self/net/tcp6").unwrap());
+    let mut listeners = BTreeMap::new();
+    for line in table.lines().skip(1) {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        if fields[3] == "0A" {
+            let port = fields[1].rsplit(':').next().unwrap();
+            let port = u16::from_str_radix(port, 16).unwrap();
+            let inode = fields[9].parse().unwrap();
+            assert!(listeners.insert(port, inode).is_none(), "two listeners on {port}");
+        }
+    }
+    listeners
+}
