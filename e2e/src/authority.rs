@@ -118,6 +118,21 @@ pub fn foreign(uris: &[String], root: Option<&Path>, out: &Path) -> anyhow::Resu
     store(out, &key.serialize_pem(), &leaf.pem(), &root)
 }
 
+/// A certificate signed with an authority's stolen key, of whatever names.
+pub fn signed_by(
+    uris: &[String],
+    authority: &str,
+    authority_key: &str,
+    root: &Path,
+    out: &Path,
+) -> anyhow::Result<()> {
+    let issuer = Issuer::from_ca_cert_pem(authority, KeyPair::from_pem(authority_key)?)?;
+    let key = KeyPair::generate()?;
+    let leaf = parameters(uris)?.signed_by(&key, &issuer)?;
+    let chain = format!("{}{authority}", leaf.pem());
+    store(out, &key.serialize_pem(), &chain, &std::fs::read_to_string(root)?)
+}
+
 fn parameters(uris: &[String]) -> anyhow::Result<CertificateParams> {
     let mut parameters = CertificateParams::default();
     parameters.distinguished_name = rcgen::DistinguishedName::new();

@@ -1,11 +1,14 @@
 //! The suites. Each brings up a mesh of its own, states how many checks it makes at least, and leaves
 //! nothing behind.
 
+mod asking;
+mod foreign;
 mod kubernetes;
 mod matrix;
 mod programs;
 mod survival;
 mod switch;
+mod theft;
 
 use std::future::Future;
 use std::path::Path;
@@ -48,6 +51,21 @@ const SUITES: &[Suite] = &[
         name: "survival",
         minimum: 41,
         run: |report| Box::pin(survival::run(report)),
+    },
+    Suite {
+        name: "nothing-to-steal",
+        minimum: 20,
+        run: |report| Box::pin(theft::run(report)),
+    },
+    Suite {
+        name: "who-may-ask",
+        minimum: 42,
+        run: |report| Box::pin(asking::run(report)),
+    },
+    Suite {
+        name: "ztunnel",
+        minimum: 35,
+        run: |report| Box::pin(foreign::run(report)),
     },
     Suite {
         name: "away",

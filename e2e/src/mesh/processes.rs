@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{Mesh, eventually};
@@ -74,6 +74,21 @@ impl Mesh {
             }
         }
         Ok(found)
+    }
+
+    /// The process that runs an executable in a named network namespace.
+    pub fn process_in(&self, netns: &str, executable: &Path) -> anyhow::Result<u32> {
+        let wanted = network_namespace(&Path::new("/run/netns").join(netns))?;
+        let executable = std::fs::canonicalize(executable)?;
+        for entry in std::fs::read_dir("/proc")? {
+            let path = entry?.path();
+            let here = network_namespace(&path.join("ns/net")).is_ok_and(|own| own == wanted);
+            if here && std::fs::read_link(path.join("exe")).is_ok_and(|exe| exe == executable) {
+                let name = path.file_name().and_then(|name| name.to_str());
+                return Ok(name.context("a process")?.parse()?);
+            }
+        }
+        bail!("{} does not run in {netns}", executable.display())
     }
 
     /// Ends all processes of a part with SIGKILL and waits until others run in their place.

@@ -1,0 +1,262 @@
+//! What the planes refuse: the test-owned peer knocks at both, with certificates that it should have and
+//! with certificates that nobody should.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
+
+use super::{Wish, ask};
+use crate::authority;
+use crate::hbone::client::Seen;
+use crate::mesh::standard::Standard;
+use crate::mesh::{Mesh, Pod, eventually};
+use crate::programs::call::Target;
+use crate::programs::port;
+use crate::programs::session::Protocol;
+use crate::report::Report;
+
+const CLIENT: &str = "spiffe://cluster.local/ns/none/sa/client";
+
+pub(super) async fn run(standard: &Standard, report: &mut Report) -> anyhow::Result<()> {
+    let credentials = Credentials::obtain(standard).await?;
+    for (namespace, plane) in [("ambient", "node proxy"), ("sidecar", "sidecar")] {
+        knock(standard, report, namespace, plane, &credentials).await?;
+        plaintext(standard, report, namespace, plane).await?;
+    }
+    Ok(())
+}
+
+struct Credentials {
+    /// As the mesh's authority gives it.
+    own: PathBuf,
+    /// Of an authority that the mesh does not know.
+    foreign: PathBuf,
+    /// Signed with the mesh's key, two names.
+    two_names: PathBuf,
+    /// Signed with the mesh's key, another trust domain.
+    other_domain: PathBuf,
+    /// Signed with the mesh's key, no name.
+    no_name: PathBuf,
+}
+
+impl Credentials {
+    async fn obtain(standard: &Standard) -> anyhow::Result<Self> {
+        let mesh = &standard.mesh;
+        let folder = mesh.directory().join("test-credentials");
+        let pod = standard.client("none")?;
+        let token = mesh
+            .token(("none", "client"), Some(pod), "trefoil-ca", 3600)
+            .await?;
+        let wish = Wish {
+            token,
+            uris: vec![CLIENT],
+            impersonate: None,
+        };
+        let (answer, own) = ask(standard, "own", &wish).await?;
+        super::signed_for(&answer, CLIENT)?;
+        let foreign = folder.join("foreign");
+        authority::foreign(&[CLIENT.into()], Some(&mesh.root()), &foreign)?;
+        let (chain, key) = stolen_authority(mesh).await?;
+        let rogue = |name: &str, uris: &[&str]| {
+            let out = folder.join(name);
+            let uris: Vec<String> = uris.iter().map(|uri| (*uri).to_owned()).collect();
+            authority::signed_by(&uris, &chain, &key, &mesh.root(), &out)?;
+            anyhow::Ok(out)
+        };
+        Ok(Self {
+            own,
+            foreign,
+            two_names: rogue(
+                "two-names",
+                &[CLIENT, "spiffe://cluster.local/ns/ambient/sa/client"],
+            )?,
+            other_domain: rogue("other-domain", &["spiffe://elsewhere/ns/none/sa/client"])?,
+            no_name: rogue("no-name", &[])?,
+        })
+    }
+}
+
+/// The authority's own certificate and key, as only an administrator may read them: what a certificate looks
+/// like must not matter less because its signature is good.
+async fn stolen_authority(mesh: &Mesh) -> anyhow::Result<(String, String)> {
+    let secrets: Api<Secret> = Api::namespaced(mesh.client().await?, "trefoil-system");
+    let data = secrets.get("trefoil-ca").await?.data.unwrap_or_default();
+    let read = |key: &str| {
+        let content = data.get(key).with_context(|| format!("no {key} in the secret"))?;
+        anyhow::Ok(String::from_utf8(content.0.clone())?)
+    };
+    Ok((read("ca-cert.pem")?, read("ca-key.pem")?))
+}
+
+async fn knock(
+    standard: &Standard,
+    report: &mut Report,
+    namespace: &str,
+    plane: &str,
+    credentials: &Credentials,
+) -> anyhow::Result<()> {
+    let server = standard.server(namespace, "n2")?;
+    let at = server.at(port::TCP).to_string();
+    let identity = format!("spiffe://cluster.local/ns/{namespace}/sa/server");
+    let seen = tunnel(standard, server, &at, &credentials.own).await;
+    let result = seen.and_then(|seen| {
+        ensure!(seen.peer == [identity.clone()], "the peer is {:?}", seen.peer);
+        ensure!(seen.status == Some(200) && seen.line.is_some(), "{seen:?}");
+        Ok(format!("served by {identity}"))
+    });
+    report.check(format!("{plane}: a rightful tunnel"), result);
+
+    for (name, folder) in [
+        ("an unknown authority", &credentials.foreign),
+        ("two URI names", &credentials.two_names),
+        ("a foreign trust domain", &credentials.other_domain),
+        ("no URI name", &credentials.no_name),
+    ] {
+        let before = failures(standard, server).await?;
+        let seen = tunnel(standard, server, &at, folder).await;
+        let result = seen.and_then(|seen| {
+            ensure!(
+                seen.status.is_none_or(|status| status >= 400) && seen.line.is_none(),
+                "{seen:?}"
+            );
+            Ok(seen
+                .error
+                .or_else(|| seen.status.map(|status| status.to_string()))
+                .unwrap_or_default())
+        });
+        report.check(format!("{plane}: a certificate with {name}"), result);
+        report.check(
+            format!("{plane}: {name} is counted"),
+            counted(standard, server, before).await,
+        );
+    }
+    let other = standard.client(namespace)?.at(port::TCP).to_string();
+    for (name, authority) in [
+        ("another pod's address", other),
+        ("a plane's own port", format!("{}:15008", server.addresses[0])),
+        ("the loopback", format!("127.0.0.1:{}", port::TCP)),
+    ] {
+        let seen = tunnel(standard, server, &authority, &credentials.own).await;
+        let result = seen.and_then(|seen| {
+            ensure!(
+                seen.line.is_none() && seen.status.is_some_and(|status| status >= 400),
+                "{seen:?}"
+            );
+            Ok(format!(
+                "status {} {:?}",
+                seen.status.unwrap_or_default(),
+                seen.headers
+            ))
+        });
+        report.check(format!("{plane}: CONNECT to {name}"), result);
+    }
+    Ok(())
+}
+
+/// One tunnel from the unmeshed client.
+async fn tunnel(standard: &Standard, to: &Pod, authority: &str, credentials: &Path) -> anyhow::Result<Seen> {
+    let to = to.at(15008).to_string();
+    let credentials = credentials.to_string_lossy();
+    let arguments = [
+        "hbone-call",
+        "--to",
+        &to,
+        "--authority",
+        authority,
+        "--credentials",
+        &credentials,
+    ];
+    standard
+        .mesh
+        .program_in(standard.client("none")?, &arguments)
+        .await
+}
+
+/// Plaintext under STRICT is refused, and served again without it.
+async fn plaintext(
+    standard: &Standard,
+    report: &mut Report,
+    namespace: &str,
+    plane: &str,
+) -> anyhow::Result<()> {
+    let mesh = &standard.mesh;
+    let server = standard.server(namespace, "n2")?;
+    let target = Target {
+        protocol: Protocol::Tcp,
+        address: server.at(port::TCP),
+    };
+    mesh.apply(&format!(
+        "apiVersion: trefoil.dev/v1alpha1\nkind: PeerAuthentication\n\
+         metadata: {{name: strict, namespace: {namespace}}}\nspec: {{mtls: Strict}}\n"
+    ))
+    .await?;
+    let before = failures(standard, server).await?;
+    let refused = becomes(standard, "none", target, false).await;
+    report.check(format!("{plane}: plaintext under STRICT"), refused);
+    report.check(
+        format!("{plane}: plaintext under STRICT is counted"),
+        counted(standard, server, before).await,
+    );
+    let meshed = becomes(standard, "ambient", target, true).await;
+    report.check(format!("{plane}: the mesh's own under STRICT"), meshed);
+    mesh.delete("peerauthentication", namespace, "strict").await?;
+    let served = becomes(standard, "none", target, true).await;
+    report.check(format!("{plane}: plaintext without STRICT"), served);
+    Ok(())
+}
+
+/// Once the change has arrived, every attempt goes one way.
+async fn becomes(standard: &Standard, from: &str, target: Target, wanted: bool) -> anyhow::Result<String> {
+    eventually(Duration::from_secs(15), async || {
+        let calls = standard.call(from, &[target], 1).await?;
+        ensure!((calls[0].served() == 1) == wanted, "{:?}", calls[0].outcomes);
+        Ok(())
+    })
+    .await?;
+    let calls = standard.call(from, &[target], 5).await?;
+    let expected = if wanted { 5 } else { 0 };
+    ensure!(calls[0].served() == expected, "{:?}", calls[0].outcomes);
+    Ok(format!("{expected} of 5 served"))
+}
+
+/// Failed connections that the plane of a pod has counted.
+async fn failures(standard: &Standard, pod: &Pod) -> anyhow::Result<f64> {
+    let netns = if pod.namespace == "sidecar" {
+        standard.mesh.netns(pod)
+    } else {
+        standard.mesh.node(&pod.node)
+    };
+    let told = tokio::process::Command::new("ip")
+        .args([
+            "netns",
+            "exec",
+            &netns,
+            "curl",
+            "-sSf",
+            "-m",
+            "5",
+            "http://127.0.0.1:15020/metrics",
+        ])
+        .output()
+        .await?;
+    ensure!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+    let text = String::from_utf8(told.stdout)?;
+    let failed = text
+        .lines()
+        .filter(|line| line.starts_with("istio_tcp_connections_failed_total"));
+    Ok(failed
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+        .sum())
+}
+
+async fn counted(standard: &Standard, pod: &Pod, before: f64) -> anyhow::Result<String> {
+    eventually(Duration::from_secs(5), async || {
+        let after = failures(standard, pod).await?;
+        ensure!(after > before, "failed connections stay at {after}");
+        Ok(format!("failed connections: {before} → {after}"))
+    })
+    .await
+}
