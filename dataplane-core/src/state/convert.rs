@@ -115,23 +115,25 @@ fn local_network(network: &str, field: &str) -> Result<(), Malformed> {
     ))
 }
 
+/// An address of 4 or 16 bytes. One that maps an IPv4 address is that address: connections show it so.
 pub(super) fn address(bytes: &[u8], at: &str) -> Result<IpAddr, Malformed> {
     if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
         return Ok(IpAddr::from(v4));
     }
-    <[u8; 16]>::try_from(bytes).map(IpAddr::from).map_err(|_| {
+    let v6 = <[u8; 16]>::try_from(bytes).map_err(|_| {
         let problem = format!("an address has 4 or 16 bytes, not {}", bytes.len());
         Malformed::new(at, problem)
-    })
+    })?;
+    Ok(IpAddr::from(v6).to_canonical())
 }
 
 fn network_address(from: &message::NetworkAddress, at: &str) -> Result<IpAddr, Malformed> {
     local_network(&from.network, &format!("{at}.network"))?;
     let address = address(&from.address, &format!("{at}.address"))?;
-    let whole = if address.is_ipv4() { 32 } else { 128 };
+    let whole = from.address.len() * 8;
     match from.length {
         None => Ok(address),
-        Some(length) if length == whole => Ok(address),
+        Some(length) if usize::try_from(length) == Ok(whole) => Ok(address),
         Some(length) => Err(Malformed::new(
             format!("{at}.length"),
             format!("ranges of addresses are not understood here (length {length})"),
