@@ -5,8 +5,6 @@ mod keepalive;
 mod pool;
 mod request;
 mod server;
-#[cfg(test)]
-mod tests;
 mod tunnel;
 
 use std::time::Duration;

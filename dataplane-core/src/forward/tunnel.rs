@@ -48,7 +48,8 @@ impl TunnelStream {
     pub(super) fn halves(&mut self) -> (TunnelReader<'_>, TunnelWriter<'_>) {
         let reader = TunnelReader {
             stream: &mut self.receive,
-            held: None,
+            small: BytesMut::new(),
+            behind: None,
         };
         (
             reader,
@@ -69,8 +70,10 @@ impl std::fmt::Debug for TunnelStream {
 
 pub(super) struct TunnelReader<'s> {
     stream: &'s mut RecvStream,
-    /// What was received behind coalesced frames: a large frame, the end, or an error.
-    held: Option<Option<Result<Bytes, h2::Error>>>,
+    /// Small frames that were put together.
+    small: BytesMut,
+    /// What came behind them: a large frame, the end, or an error.
+    behind: Option<Option<Result<Bytes, h2::Error>>>,
 }
 
 pub(super) struct TunnelWriter<'s> {
@@ -78,53 +81,35 @@ pub(super) struct TunnelWriter<'s> {
 }
 
 impl TunnelReader<'_> {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, h2::Error>>> {
-        match self.held.take() {
-            Some(held) => Poll::Ready(held),
-            None => self.stream.poll_data(cx),
-        }
-    }
-
-    /// `first` and the small frames that are already here behind it, as one: one write, one wake-up.
-    fn coalesce(&mut self, first: Bytes, cx: &mut Context<'_>) -> Bytes {
-        let mut whole: Option<BytesMut> = None;
-        loop {
-            let length = whole.as_ref().map_or(first.len(), BytesMut::len);
-            if length >= COALESCED {
-                break;
-            }
+    /// Puts together the small frames that are here, up to `limit` bytes: one write, and one piece of memory,
+    /// for many frames. What is not small stays behind them.
+    fn collect(&mut self, limit: usize, cx: &mut Context<'_>) {
+        while self.behind.is_none() && self.small.len() < limit {
             match self.stream.poll_data(cx) {
-                Poll::Ready(Some(Ok(next))) if next.len() < SMALL_FRAME => {
-                    let whole = whole.get_or_insert_with(|| {
-                        let mut buffer = BytesMut::with_capacity(COALESCED + SMALL_FRAME);
-                        buffer.extend_from_slice(&first);
-                        buffer
-                    });
-                    whole.extend_from_slice(&next);
+                Poll::Ready(Some(Ok(frame))) if frame.len() < SMALL_FRAME => {
+                    self.small.extend_from_slice(&frame)
                 }
-                Poll::Ready(other) => {
-                    self.held = Some(other);
-                    break;
-                }
-                Poll::Pending => break,
+                Poll::Ready(other) => self.behind = Some(other),
+                Poll::Pending => return,
             }
         }
-        whole.map_or(first, BytesMut::freeze)
     }
 }
 
 impl Reader for TunnelReader<'_> {
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Broken>> {
-        loop {
-            match ready!(self.poll_frame(cx)).transpose()? {
-                None => return Poll::Ready(Ok(None)),
-                // Such as padding; it ends nothing.
-                Some(frame) if frame.is_empty() => {}
-                Some(frame) if frame.len() < SMALL_FRAME => {
-                    return Poll::Ready(Ok(Some(self.coalesce(frame, cx))));
-                }
-                Some(frame) => return Poll::Ready(Ok(Some(frame))),
+        self.collect(COALESCED, cx);
+        if !self.small.is_empty() {
+            return Poll::Ready(Ok(Some(std::mem::take(&mut self.small).freeze())));
+        }
+        match self.behind.take() {
+            Some(Some(frame)) => Poll::Ready(Ok(Some(frame?))),
+            Some(None) => {
+                // The end stays the end.
+                self.behind = Some(None);
+                Poll::Ready(Ok(None))
             }
+            None => Poll::Pending,
         }
     }
 
@@ -132,9 +117,17 @@ impl Reader for TunnelReader<'_> {
         Ok(self.stream.flow_control().release_capacity(count)?)
     }
 
-    fn poll_broken(&mut self, _: &mut Context<'_>) -> Poll<Broken> {
-        // The writer of the same stream sees it.
-        Poll::Pending
+    /// While nothing is taken, small frames still are put together: HTTP/2 counts their bytes, not what
+    /// keeping each costs, and ends tunnels that hold too many. Flow control bounds how many bytes they are.
+    fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<Broken> {
+        self.collect(usize::MAX, cx);
+        match self.behind.take() {
+            Some(Some(Err(error))) => Poll::Ready(error.into()),
+            other => {
+                self.behind = other;
+                Poll::Pending
+            }
+        }
     }
 }
 

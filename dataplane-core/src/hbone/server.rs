@@ -43,11 +43,9 @@ impl Incoming {
     pub fn refuse(mut self, status: StatusCode) {
         let mut response = Response::new(());
         *response.status_mut() = status;
-        // Fails only where the client is gone already.
-        if self.respond.send_response(response, true).is_ok() {
-            // What the client still wants to send is not wanted (RFC 9113, section 8.1).
-            self.respond.send_reset(Reason::NO_ERROR);
-        }
+        // Fails only where the client is gone already. What the client still sends is then not wanted, which
+        // the library tells it behind the answer (RFC 9113, section 8.1).
+        let _ = self.respond.send_response(response, true);
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::pod::Served;
 use super::{Proxy, inbound, outbound, tunnels};
@@ -25,23 +25,39 @@ pub(super) enum Capture {
     Hbone,
 }
 
+/// A pod that leaves is served for so many quiet times at most, should its listener never be quiet.
+const IMPATIENCE: u32 = 10;
+
 /// Takes connections until the pod is drained and its listener quiet.
 pub(super) async fn accept(proxy: Arc<Proxy>, pod: Arc<Served>, listener: TcpListener, capture: Capture) {
+    let mut last = None;
     loop {
         let permit = permit(&proxy, &pod, capture).await;
         let next = tokio::select! {
             biased;
-            next = listener.accept() => next,
-            () = pod.drain.draining() => match timeout(proxy.config.quiet, listener.accept()).await {
-                Ok(next) => next,
-                Err(_) => return,
-            },
+            next = listener.accept(), if last.is_none() => next,
+            () = pod.drain.draining() => {
+                let last = *last.get_or_insert(Instant::now() + IMPATIENCE * proxy.config.quiet);
+                match timeout_at(last.min(Instant::now() + quiet(&proxy)), listener.accept()).await {
+                    Ok(next) => next,
+                    Err(_) => return,
+                }
+            }
         };
         match next {
             Ok((stream, source)) => start(&proxy, &pod, capture, stream, canonical(source), permit),
             Err(error) => refused(&error).await,
         }
     }
+}
+
+/// How long a listener must be quiet to be given up. When the whole process leaves, those who queue later
+/// wait for its successor, who has the same listeners: taking what is here now is enough.
+fn quiet(proxy: &Proxy) -> Duration {
+    if proxy.drain.is_draining() {
+        return Duration::ZERO;
+    }
+    proxy.config.quiet
 }
 
 fn start(

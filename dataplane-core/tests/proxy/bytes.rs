@@ -121,7 +121,9 @@ async fn until_reset_while_writing(stream: &mut tokio::net::TcpStream) {
 const LARGE: usize = 100 * 1024 * 1024;
 
 fn pattern(offset: usize, length: usize) -> Vec<u8> {
-    (offset..offset + length).map(|at| (at * 31 + at / 251) as u8).collect()
+    (offset..offset + length)
+        .map(|at| (at * 31 + at / 251) as u8)
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

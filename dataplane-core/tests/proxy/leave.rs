@@ -61,7 +61,9 @@ async fn a_removed_pod_is_served_until_its_connections_end() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), closed).await.expect("listeners are closed");
+    tokio::time::timeout(Duration::from_secs(10), closed)
+        .await
+        .expect("listeners are closed");
     echoed(&mut client, "still here").await;
     assert!(!removing.is_finished());
     drop(client);
@@ -78,5 +80,8 @@ async fn a_drain_waits_and_then_does_not() {
     let drained = mesh.drain.drain(Duration::from_millis(200)).await;
     assert!(matches!(drained, Drained::Forced { .. }), "{drained:?}");
     until_reset(&mut client).await;
-    until("all connections are gone", || mesh.at_server.connections().is_empty()).await;
+    until("all connections are gone", || {
+        mesh.at_server.connections().is_empty()
+    })
+    .await;
 }

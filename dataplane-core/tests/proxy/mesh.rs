@@ -11,7 +11,9 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use prometheus_client::registry::Registry;
 use prost::Message;
-use rcgen::{BasicConstraints, CertificateParams, CertificateSigningRequestParams, IsCa, Issuer, KeyPair, SanType};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, IsCa, Issuer, KeyPair, SanType,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use trefoil_api::Identity;
@@ -203,10 +205,7 @@ impl Mesh {
             registry,
         };
         mesh.policies(&[]);
-        mesh.apply(
-            type_url::ADDRESS,
-            &[address(&mesh.client), address(&mesh.server)],
-        );
+        mesh.apply(type_url::ADDRESS, &[address(&mesh.client), address(&mesh.server)]);
         mesh
     }
 
@@ -340,7 +339,10 @@ pub(crate) async fn echoed(stream: &mut TcpStream, text: &str) {
 
 /// Waits for the reset of a connection that nothing more is read from.
 pub(crate) async fn until_reset(stream: &mut TcpStream) {
-    let error = stream.read(&mut [0; 16]).await.expect_err("an orderly end, not a reset");
+    let error = stream
+        .read(&mut [0; 16])
+        .await
+        .expect_err("an orderly end, not a reset");
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
 }
 

@@ -76,11 +76,18 @@ async fn on_the_same_node_nothing_is_encrypted_to_oneself() {
     let application = mesh.server.echo().await;
     let mut client = mesh.client.dial(application).await;
     echoed(&mut client, "hello").await;
-    assert_eq!(mesh.client.dialer.sockets.load(Ordering::SeqCst), 0, "no tunnel was dialled");
+    assert_eq!(
+        mesh.client.dialer.sockets.load(Ordering::SeqCst),
+        0,
+        "no tunnel was dialled"
+    );
     let there = mesh.at_client.connections();
     let inbound = there.iter().find(|connection| connection.peer.is_some()).unwrap();
     assert_eq!(inbound.path, "same_node");
     assert_eq!(inbound.peer, Some(mesh.client.identity().to_string()));
     drop(client);
-    until("connections are forgotten", || mesh.at_client.connections().is_empty()).await;
+    until("connections are forgotten", || {
+        mesh.at_client.connections().is_empty()
+    })
+    .await;
 }

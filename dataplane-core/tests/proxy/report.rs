@@ -21,7 +21,8 @@ struct Fields<'l>(&'l mut Line);
 
 impl Visit for Fields<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        self.0.insert(field.name(), format!("{value:?}").trim_matches('"').to_owned());
+        self.0
+            .insert(field.name(), format!("{value:?}").trim_matches('"').to_owned());
     }
 }
 
@@ -40,7 +41,11 @@ impl Lines {
     async fn of(&self, direction: &str, count: usize) -> Vec<Line> {
         let found = || -> Vec<Line> {
             let lines = self.0.lock().unwrap();
-            lines.iter().filter(|line| line["direction"] == direction).cloned().collect()
+            lines
+                .iter()
+                .filter(|line| line["direction"] == direction)
+                .cloned()
+                .collect()
         };
         until("the lines are written", || found().len() >= count).await;
         assert_eq!(found().len(), count, "exactly one line each");
@@ -50,7 +55,10 @@ impl Lines {
 
 #[tokio::test]
 async fn every_connection_leaves_one_line_at_each_end() {
-    for (mesh, path) in [(Mesh::new().await, "mutual_tls"), (Mesh::same_node().await, "same_node")] {
+    for (mesh, path) in [
+        (Mesh::new().await, "mutual_tls"),
+        (Mesh::same_node().await, "same_node"),
+    ] {
         let lines = Lines::default();
         let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(lines.clone()));
         let application = mesh.server.echo().await;
@@ -65,7 +73,10 @@ async fn every_connection_leaves_one_line_at_each_end() {
             assert_eq!(line["src.workload"], "web");
             assert_eq!(line["dst.workload"], "cart");
             assert_eq!(line["dst.addr"], application.to_string());
-            assert_eq!((line["bytes_sent"].as_str(), line["bytes_recv"].as_str()), ("5", "5"));
+            assert_eq!(
+                (line["bytes_sent"].as_str(), line["bytes_recv"].as_str()),
+                ("5", "5")
+            );
             assert_eq!(line["response_flags"], "-");
             assert!(!line.contains_key("error"), "{line:?}");
         }
@@ -86,7 +97,10 @@ async fn a_refusal_names_layer_policy_and_reason() {
         assert_eq!(at_server["response_flags"], "DENY");
         assert!(at_server["reason"].contains("shop/no-web"), "{at_server:?}");
         let at_client = &lines.of("outbound", 1).await[0];
-        assert_eq!((at_client["layer"].as_str(), at_client["response_flags"].as_str()), ("policy", "DENY"));
+        assert_eq!(
+            (at_client["layer"].as_str(), at_client["response_flags"].as_str()),
+            ("policy", "DENY")
+        );
 
         mesh.server.listen().await;
         let nobody = mesh.server.listen().await.local_addr().unwrap();
@@ -94,7 +108,10 @@ async fn a_refusal_names_layer_policy_and_reason() {
         until_reset(&mut mesh.client.dial(nobody).await).await;
         for direction in ["inbound", "outbound"] {
             let line = &lines.of(direction, 2).await[1];
-            assert_eq!((line["layer"].as_str(), line["response_flags"].as_str()), ("application", "CONNECT"));
+            assert_eq!(
+                (line["layer"].as_str(), line["response_flags"].as_str()),
+                ("application", "CONNECT")
+            );
         }
     }
 }
@@ -106,18 +123,32 @@ async fn connections_and_bytes_are_counted_at_both_ends() {
     let mut client = mesh.client.dial(application).await;
     echoed(&mut client, "hello").await;
     drop(client);
-    until("connections are forgotten", || mesh.at_client.connections().is_empty()).await;
+    until("connections are forgotten", || {
+        mesh.at_client.connections().is_empty()
+    })
+    .await;
     let mut shown = String::new();
     text::encode(&mut shown, &mesh.registry).unwrap();
-    for name in ["connections_opened", "connections_closed", "received_bytes", "sent_bytes"] {
+    for name in [
+        "connections_opened",
+        "connections_closed",
+        "received_bytes",
+        "sent_bytes",
+    ] {
         for reporter in ["source", "destination"] {
             let line = shown
                 .lines()
                 .find(|line| line.starts_with(&format!("istio_tcp_{name}_total{{reporter=\"{reporter}\"")))
                 .unwrap_or_else(|| panic!("{name} of {reporter} in {shown}"));
-            assert!(line.contains("source_principal=\"spiffe://cluster.local/ns/shop/sa/web\""), "{line}");
+            assert!(
+                line.contains("source_principal=\"spiffe://cluster.local/ns/shop/sa/web\""),
+                "{line}"
+            );
             assert!(line.contains("destination_workload=\"cart\""), "{line}");
-            assert!(line.contains("connection_security_policy=\"same_node\""), "{line}");
+            assert!(
+                line.contains("connection_security_policy=\"same_node\""),
+                "{line}"
+            );
             let expected = if name.contains("bytes") { " 5" } else { " 1" };
             assert!(line.ends_with(expected), "{line}");
         }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::SendRequest;
@@ -10,7 +11,10 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use trefoil_api::names::{header, port};
 
-use crate::mesh::{Mesh, deny, echoed};
+use trefoil_dataplane_core::hbone::PoolConfig;
+use trefoil_dataplane_core::proxy::ProxyConfig;
+
+use crate::mesh::{Mesh, config, deny, echoed};
 
 #[tokio::test]
 async fn connections_share_tunnels() {
@@ -51,7 +55,11 @@ async fn tunnel(mesh: &Mesh) -> SendRequest<Bytes> {
 
 fn connect(authority: SocketAddr) -> Request<()> {
     let uri = Uri::builder().authority(authority.to_string()).build().unwrap();
-    Request::builder().method(Method::CONNECT).uri(uri).body(()).unwrap()
+    Request::builder()
+        .method(Method::CONNECT)
+        .uri(uri)
+        .body(())
+        .unwrap()
 }
 
 async fn status(mesh: &Mesh, request: Request<()>) -> StatusCode {
@@ -81,19 +89,93 @@ async fn what_is_asked_in_a_tunnel_is_answered() {
     assert_eq!(status(&mesh, reused).await, StatusCode::BAD_REQUEST);
 
     let nobody = mesh.server.listen().await.local_addr().unwrap();
-    assert_eq!(status(&mesh, connect(nobody)).await, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(
+        status(&mesh, connect(nobody)).await,
+        StatusCode::SERVICE_UNAVAILABLE
+    );
 
     mesh.policies(&[deny("no-web", &mesh.client.identity())]);
-    assert_eq!(status(&mesh, connect(application)).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(
+        status(&mesh, connect(application)).await,
+        StatusCode::UNAUTHORIZED
+    );
 }
 
 #[tokio::test]
 async fn a_claimed_identity_is_not_believed() {
     let mesh = Mesh::new().await;
     let application = mesh.server.echo().await;
-    mesh.policies(&[deny("no-admin", &"spiffe://cluster.local/ns/shop/sa/admin".parse().unwrap())]);
+    mesh.policies(&[deny(
+        "no-admin",
+        &"spiffe://cluster.local/ns/shop/sa/admin".parse().unwrap(),
+    )]);
     let mut request = connect(application);
     let claimed = "spiffe://cluster.local/ns/shop/sa/admin".parse().unwrap();
     request.headers_mut().insert(header::PEER, claimed);
     assert_eq!(status(&mesh, request).await, StatusCode::OK);
+}
+
+/// Dials until the client's plane has made `sockets` tunnels.
+async fn until_tunnels(mesh: &Mesh, application: SocketAddr, sockets: usize) {
+    let dialling = async {
+        while mesh.client.dialer.sockets.load(Ordering::SeqCst) < sockets {
+            let mut client = mesh.client.dial(application).await;
+            echoed(&mut client, "hello").await;
+            drop(client);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), dialling)
+        .await
+        .expect("another tunnel");
+}
+
+async fn with_pool(pool: PoolConfig) -> Mesh {
+    Mesh::with(ProxyConfig { pool, ..config() }, false).await
+}
+
+#[tokio::test]
+async fn a_tunnel_that_is_old_takes_no_new_connections_and_keeps_the_others() {
+    let mesh = with_pool(PoolConfig {
+        max_age: Duration::from_millis(200),
+        ..PoolConfig::default()
+    })
+    .await;
+    let application = mesh.server.echo().await;
+    let mut first = mesh.client.dial(application).await;
+    echoed(&mut first, "hello").await;
+    until_tunnels(&mesh, application, 3).await;
+    echoed(&mut first, "still here").await;
+}
+
+#[tokio::test]
+async fn a_tunnel_that_nobody_uses_is_closed() {
+    let mesh = with_pool(PoolConfig {
+        idle: Duration::from_millis(10),
+        ..PoolConfig::default()
+    })
+    .await;
+    let application = mesh.server.echo().await;
+    until_tunnels(&mesh, application, 2).await;
+}
+
+/// HTTP/2 libraries end a tunnel that holds too many tiny frames; here, other connections are in it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tiny_frames_to_a_reader_that_stalls_do_not_end_the_tunnel() {
+    let mesh = Mesh::new().await;
+    let listener = mesh.server.listen().await;
+    let mut send = tunnel(&mesh).await;
+    let (response, mut stream) = send
+        .send_request(connect(listener.local_addr().unwrap()), false)
+        .unwrap();
+    assert_eq!(response.await.unwrap().status(), StatusCode::OK);
+    let (_stalled, _) = listener.accept().await.unwrap();
+    stream.send_data(Bytes::from(vec![7; 600_000]), false).unwrap();
+    for _ in 0..200_000 {
+        stream.send_data(Bytes::from_static(b"x"), false).unwrap();
+        tokio::task::consume_budget().await;
+    }
+    let application = mesh.server.echo().await;
+    let (response, _other) = send.send_request(connect(application), false).unwrap();
+    assert_eq!(response.await.unwrap().status(), StatusCode::OK);
 }
