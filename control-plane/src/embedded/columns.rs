@@ -146,10 +146,12 @@ fn of_networks(kind: &Kind) -> Vec<Column> {
                 object["spec"]["action"].as_str().unwrap_or("Allow").into()
             }),
             column("Accepted", |object| condition(object, "Accepted")),
+            column("Reason", accepted_reason),
         ],
         "PeerAuthentication" => vec![
-            column("Mode", |object| text(&object["spec"]["mtls"])),
+            column("mTLS", |object| text(&object["spec"]["mtls"])),
             column("Accepted", |object| condition(object, "Accepted")),
+            column("Reason", accepted_reason),
         ],
         _ => Vec::new(),
     }
@@ -197,10 +199,18 @@ fn count_data(object: &Value) -> String {
 }
 
 fn condition(object: &Value, name: &str) -> String {
+    of_condition(object, name, "status")
+}
+
+fn accepted_reason(object: &Value) -> String {
+    of_condition(object, "Accepted", "reason")
+}
+
+fn of_condition(object: &Value, name: &str, field: &str) -> String {
     let conditions = object["status"]["conditions"].as_array().into_iter().flatten();
     conditions
         .filter(|one| one["type"] == name)
-        .map(|one| text(&one["status"]))
+        .map(|one| text(&one[field]))
         .next()
         .unwrap_or_default()
 }

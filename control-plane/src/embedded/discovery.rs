@@ -106,7 +106,7 @@ fn resources(group: &str, version: &str) -> Result<Value, ApiError> {
 fn entries(kind: &Kind) -> Vec<Value> {
     let mut entries = vec![json!({
         "name": kind.plural, "singularName": kind.kind.to_lowercase(), "namespaced": kind.namespaced,
-        "kind": kind.kind, "shortNames": kind.short, "categories": if kind.kind == "Pod" || kind.kind == "Service" { json!(["all"]) } else { json!([]) },
+        "kind": kind.kind, "shortNames": kind.short, "categories": kind.categories(),
         "verbs": ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"],
     })];
     if kind.status {

@@ -32,6 +32,16 @@ impl Kind {
         }
     }
 
+    /// What names several kinds at once for `kubectl get`.
+    #[must_use]
+    pub fn categories(&self) -> &'static [&'static str] {
+        match self.kind {
+            "Pod" | "Service" => &["all"],
+            _ if self.group == TREFOIL => &["trefoil"],
+            _ => &[],
+        }
+    }
+
     /// Whether Kubernetes defines it by a custom resource definition (it then has no strategic merge).
     #[must_use]
     pub fn custom(&self) -> bool {
@@ -83,7 +93,7 @@ kinds! {
     REFERENCE_GRANT "gateway.networking.k8s.io" "v1beta1" "referencegrants" "ReferenceGrant"
         "referencegrants.gateway.networking.k8s.io" ["refgrant"] true false;
     AUTHORIZATION_POLICY "trefoil.dev" "v1alpha1" "authorizationpolicies" "AuthorizationPolicy"
-        "authorizationpolicies.trefoil.dev" ["azp"] true true;
+        "authorizationpolicies.trefoil.dev" ["authz"] true true;
     PEER_AUTHENTICATION "trefoil.dev" "v1alpha1" "peerauthentications" "PeerAuthentication"
         "peerauthentications.trefoil.dev" ["pa"] true true;
 }

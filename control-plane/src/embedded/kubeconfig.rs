@@ -25,9 +25,14 @@ pub(super) fn make(address: SocketAddr, authority_pem: &str, user: &str, token: 
 
 /// Writes a kubeconfig, mode 0600, in one step: a reader sees the old one or the new one.
 ///
+/// The folder is made if absent.
+///
 /// # Errors
-/// When the folder cannot be written to.
+/// When it cannot be written to.
 pub(super) fn write(path: &Path, kubeconfig: &Value) -> std::io::Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.new", std::process::id()));
     let temporary = path.with_file_name(name);

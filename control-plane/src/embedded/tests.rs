@@ -4,3 +4,4 @@ mod patch;
 mod route;
 mod selector;
 mod tokens;
+mod watch;

@@ -10,7 +10,9 @@ use serde_json::Value;
 
 use super::Key;
 
-const EVENTS: usize = 16_384;
+/// Events that are kept.
+pub(super) const EVENTS: usize = 16_384;
+/// Bytes of the objects in them, as they are on disk.
 const BYTES: usize = 64 * 1024 * 1024;
 
 /// One change of one object.

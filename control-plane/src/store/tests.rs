@@ -87,3 +87,25 @@ async fn concurrent_writers_all_arrive() {
     assert_eq!(store.snapshot().list("pods", Some("default")).count(), 200);
     assert_eq!(store.snapshot().list("pods", Some("other")).count(), 0);
 }
+
+#[tokio::test]
+async fn the_history_forgets_the_oldest_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let many = u64::try_from(history::EVENTS).unwrap() + 10;
+    store
+        .write(move |transaction| {
+            for number in 0..many {
+                transaction.put(key(&format!("p{}", number % 7)), json!({ "metadata": {} }));
+            }
+            Ok::<_, StoreError>(())
+        })
+        .await
+        .unwrap();
+    assert_eq!(
+        store.events_after(9, 1).unwrap_err(),
+        Expired { asked: 9, oldest: 10 }
+    );
+    assert_eq!(store.events_after(10, 1).unwrap()[0].revision, 11);
+    assert_eq!(store.events_after(many, 1).unwrap().len(), 0);
+}
