@@ -118,9 +118,13 @@ pub async fn run(options: Options, level: Level, ending: CancellationToken) -> R
     run(boxed(reporting));
     run(boxed(log_end("pods.sock", Arc::clone(&shared.feed).serve(pods))));
     let known = Arc::clone(&shared);
+    // Init starts so much that being started by it says nothing.
+    let parent = options
+        .node_proxy_parent
+        .or_else(|| Some(parent_id().cast_signed()).filter(|&parent| parent > 1));
     let allowed = move |peer: Credentials| {
         let uids = proxies.borrow().clone();
-        is_node_proxy(&known.options, peer, uids.iter().map(String::as_str))
+        is_node_proxy(&known.options, parent, peer, uids.iter().map(String::as_str))
     };
     let store = Arc::clone(&shared.store).serve(descriptors, allowed);
     run(boxed(log_end("descriptors.sock", store)));
@@ -188,10 +192,8 @@ async fn client(options: &Options) -> Result<kube::Client, AgentError> {
 /// Whether a peer is the node proxy: a process of one of its pods, or root's, started by the very process that
 /// starts the parts of a node without Kubernetes.
 fn is_node_proxy<'a>(options: &Options, peer: Credentials, mut pods: impl Iterator<Item = &'a str>) -> bool {
-    let parent = options
-        .node_proxy_parent
-        .unwrap_or_else(|| parent_id().cast_signed());
-    if peer.user == 0 && parent > 0 && descends_from(&options.proc_root, peer.process, parent) {
+    let started_by = |parent| descends_from(&options.proc_root, peer.process, parent);
+    if peer.user == 0 && parent.is_some_and(started_by) {
         return true;
     }
     if let Some(text) = &options.node_proxy_cgroup {

@@ -1,5 +1,7 @@
 //! Logging of the binary: to standard error, with a level that can be changed while it runs.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
@@ -21,9 +23,10 @@ pub enum Format {
 
 /// Begins to log. A second call has no effect but an error.
 pub fn begin(level: &str, format: Format) -> Result<Level, String> {
-    let filter = EnvFilter::try_new(level).map_err(|error| error.to_string())?;
+    let filter = filter(level)?;
     let (filter, handle) = reload::Layer::new(filter);
-    let lines = fmt::layer().with_writer(std::io::stderr);
+    let colours = std::io::stderr().is_terminal();
+    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
     let lines = match format {
         Format::Text => lines.boxed(),
         Format::Json => lines.json().boxed(),
@@ -43,7 +46,18 @@ impl Level {
 
     /// Changes the level.
     pub fn set(&self, level: &str) -> Result<(), String> {
-        let filter = EnvFilter::try_new(level).map_err(|error| error.to_string())?;
+        let filter = filter(level)?;
         self.handle.reload(filter).map_err(|error| error.to_string())
     }
+}
+
+/// A plain level is about our own modules: libraries report as failures what is none to us.
+fn filter(level: &str) -> Result<EnvFilter, String> {
+    let plain = !level.contains(['=', ',']) && !matches!(level, "debug" | "trace");
+    let level = if plain {
+        format!("{level},nlink=error,kube_client=error,kube_runtime=error")
+    } else {
+        level.to_string()
+    };
+    EnvFilter::try_new(level).map_err(|error| error.to_string())
 }

@@ -88,12 +88,10 @@ pub(crate) async fn keep(
             Err(error) => {
                 now.plane = status.borrow().plane;
                 now.remark = Some(error.to_string());
-                shared.metrics.failures.inc();
-                if status.borrow().remark != now.remark {
-                    tracing::warn!(namespace = %desired.namespace, pod = %desired.name, %error, "not on its plane");
-                    shared
-                        .tell(&desired, "RedirectionFailed", &error.to_string())
-                        .await;
+                // The network of a pod that was just scheduled is yet to be made.
+                let awaited = matches!(error, PodError::NoNamespace(_)) && desired.attachment.is_none();
+                if !awaited && status.borrow().remark != now.remark {
+                    complain(&shared, &desired, &error).await;
                 }
                 pause = (pause * 2).min(LONGEST_PAUSE);
                 pause
@@ -106,6 +104,14 @@ pub(crate) async fn keep(
         }
     }
     shared.forget(&uid);
+}
+
+async fn complain(shared: &Shared, desired: &Desired, error: &PodError) {
+    shared.metrics.failures.inc();
+    tracing::warn!(namespace = %desired.namespace, pod = %desired.name, %error, "not on its plane");
+    shared
+        .tell(desired, "RedirectionFailed", &error.to_string())
+        .await;
 }
 
 fn container_id(desired: &Desired) -> String {

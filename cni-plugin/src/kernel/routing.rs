@@ -21,15 +21,34 @@ const LOOPBACK: u32 = 1;
 pub async fn install_routing(namespace: &Namespace) -> Result<(), KernelError> {
     let connection = Connection::<Route>::new_in(namespace.as_fd())?;
     connection.set_link_up(LOOPBACK).await?;
-    present(connection.add_rule(marked(RuleBuilder::v4())).await)?;
-    let route = Ipv4Route::from_addr(Ipv4Addr::UNSPECIFIED, 0)
-        .dev_index(LOOPBACK)
-        .route_type(RouteType::Local)
-        .scope(RouteScope::Host)
-        .table(ROUTE_TABLE);
-    present(connection.add_route(route).await)?;
-    if namespace.has_ipv6()? {
+    let rules = connection.get_rules().await?;
+    let ruled = |v6: bool| {
+        let mut rules = rules.iter();
+        rules.any(|rule| {
+            let place = (rule.priority(), rule.table(), rule.is_ipv6());
+            place == (ROUTE_PREFERENCE, ROUTE_TABLE, v6) && rule.fwmark() == Some(mark::SOURCE_PRESERVED)
+        })
+    };
+    let routes = connection.get_routes_for_table(ROUTE_TABLE).await?;
+    let routed = |v6: bool| routes.iter().any(|route| route.is_ipv6() == v6);
+    if !ruled(false) {
+        present(connection.add_rule(marked(RuleBuilder::v4())).await)?;
+    }
+    if !routed(false) {
+        let route = Ipv4Route::from_addr(Ipv4Addr::UNSPECIFIED, 0)
+            .dev_index(LOOPBACK)
+            .route_type(RouteType::Local)
+            .scope(RouteScope::Host)
+            .table(ROUTE_TABLE);
+        present(connection.add_route(route).await)?;
+    }
+    if !namespace.has_ipv6()? {
+        return Ok(());
+    }
+    if !ruled(true) {
         present(connection.add_rule(marked(RuleBuilder::v6())).await)?;
+    }
+    if !routed(true) {
         let route = Ipv6Route::from_addr(Ipv6Addr::UNSPECIFIED, 0)
             .dev_index(LOOPBACK)
             .route_type(RouteType::Local)
@@ -45,6 +64,7 @@ fn marked(rule: RuleBuilder) -> RuleBuilder {
         .table(ROUTE_TABLE)
 }
 
+/// Somebody else may have been quicker.
 fn present(added: nlink::Result<()>) -> nlink::Result<()> {
     match added {
         Err(error) if error.is_already_exists() => Ok(()),

@@ -75,6 +75,11 @@ impl Lab {
         }
     }
 
+    /// Name of the client's namespace.
+    pub fn client_name(&self) -> &str {
+        &self.names[0]
+    }
+
     /// The pod's default routes lead to the client, as they lead to the host in a cluster.
     pub async fn route_to_client(&self) {
         let connection = Connection::<Route>::new_in(self.pod.as_fd()).unwrap();

@@ -1,0 +1,190 @@
+//! The agent as a process, with the kernel underneath and everything around it made by the tests. Needs root.
+#![allow(clippy::unwrap_used)]
+
+mod lab;
+mod node;
+
+use lab::{CLIENT, POD, accept, dial, listen};
+use node::proxy::Proxy;
+use node::{Node, UID, previous_result, until};
+use serde_json::json;
+use trefoil_api::proto::trefoil::v1::Plane;
+use trefoil_cni::kernel::inspect;
+use trefoil_cni::runtime::RuntimeError;
+
+const MODE: &str = "trefoil.dev/dataplane-mode";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_pod_starts_on_the_node_plane_and_only_there() {
+    let node = Node::new("ambient").await;
+    node.api.put_pod(node.pod("shop", false));
+    let proxy = Proxy::start(&node.run_dir());
+    let result = node.add_in_time("shop").await;
+    assert_eq!(result, previous_result(), "passed on unchanged");
+    assert_eq!(node.plane().await, Plane::Node);
+    assert!(proxy.serves(UID));
+    until("the control plane knows", async || {
+        node.control_plane.plane(UID) == Some(Plane::Node)
+    })
+    .await;
+    until("people can see it", async || {
+        node.api
+            .annotation("shop", "web", "trefoil.dev/redirection")
+            .as_deref()
+            == Some("node")
+    })
+    .await;
+    // The declared probe port is open to the host's probes.
+    lab_probe(&node).await;
+
+    node.del("shop").await;
+    until("the proxy is told", async || !proxy.serves(UID)).await;
+    node.api.delete_pod(&node.pod("shop", false));
+    until("the control plane is told", async || {
+        node.control_plane.plane(UID).is_none()
+    })
+    .await;
+}
+
+async fn lab_probe(node: &Node) {
+    node.lab.route_to_client().await;
+    let application = listen(&node.lab.pod, 8080);
+    until("the host rewrites probes", async || {
+        dial(&node.lab.client, POD, 8080).unwrap();
+        let accepted = tokio::task::block_in_place(|| {
+            application.set_nonblocking(true).unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            application.accept()
+        });
+        accepted.is_ok_and(|(_, peer)| peer.ip().to_canonical().to_string() == "169.254.15.8")
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_outside_the_mesh_is_untouched() {
+    let node = Node::new("ambient").await;
+    node.api.put_pod(node.pod("plain", false));
+    node.add_in_time("plain").await;
+    assert!(!inspect(&node.lab.pod).await.unwrap().enrolled);
+    until("the control plane knows", async || {
+        node.control_plane.plane(UID) == Some(Plane::None)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_pod_follows_its_namespaces_label() {
+    let node = Node::new("ambient").await;
+    node.api.put_pod(node.pod("shop", true));
+    let proxy = Proxy::start(&node.run_dir());
+    node.add_in_time("shop").await;
+    let captured = listeners_of(&proxy);
+    // What root dials from the host gets the reserved source, which the pod answers by its default route.
+    node.lab.route_to_client().await;
+    let mut established = dial(&node.lab.pod, CLIENT, 80).unwrap();
+    let (mut accepted, _) = accept(&captured).unwrap();
+
+    // To the sidecar: not before it listens.
+    node.api.put_namespace("shop", &json!({MODE: "sidecar"}));
+    let outbound = listen(&node.lab.pod, 15101);
+    let inbound = listen(&node.lab.pod, 15106);
+    assert_eq!(node.plane().await, Plane::Node);
+    let _tunnels = listen(&node.lab.pod, 15108);
+    node.redirected(Plane::Sidecar).await;
+    dial(&node.lab.pod, CLIENT, 80).unwrap();
+    accept(&outbound).unwrap();
+    dial(&node.lab.client, POD, 80).unwrap();
+    accept(&inbound).unwrap();
+    lab::exchange(&mut established, &mut accepted);
+    until("the proxy is told last", async || !proxy.serves(UID)).await;
+    assert_eq!(node.control_plane.plane(UID), Some(Plane::Sidecar));
+
+    // And back. The test's duplicate of the listener would be in the way of a new one.
+    drop(captured);
+    node.api.put_namespace("shop", &json!({MODE: "ambient"}));
+    node.redirected(Plane::Node).await;
+    assert!(proxy.serves(UID), "it listened before anybody was sent to it");
+
+    // Out of the mesh: peers are told first.
+    node.control_plane.acknowledge(&["node-2"]);
+    node.api.put_namespace("shop", &json!({MODE: "none"}));
+    node.redirected(Plane::None).await;
+    assert_eq!(node.control_plane.withdrawn(), [UID]);
+    until("the proxy is told", async || !proxy.serves(UID)).await;
+    lab::exchange(&mut established, &mut accepted);
+}
+
+fn listeners_of(proxy: &Proxy) -> std::net::TcpListener {
+    let pods = proxy.pods.lock().unwrap();
+    pods[UID][0].try_clone().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_with_a_sidecar_begins_redirected_before_the_sidecar_runs() {
+    let node = Node::new("sidecar").await;
+    node.api.put_pod(node.pod("shop", true));
+    node.add_in_time("shop").await;
+    assert_eq!(node.plane().await, Plane::Sidecar);
+    assert!(
+        dial(&node.lab.pod, CLIENT, 80).is_err(),
+        "nothing leaves in the clear"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_agent_comes_back_to_what_it_left() {
+    let mut node = Node::new("ambient").await;
+    node.api.put_pod(node.pod("shop", false));
+    let proxy = Proxy::start(&node.run_dir());
+    node.add_in_time("shop").await;
+    node.kill_agent();
+
+    let error = node.add("shop").await.unwrap_err();
+    assert!(matches!(error, RuntimeError::Refused { code: 11, .. }), "{error}");
+    node.add("kube-system").await.unwrap();
+    node.add("trefoil-system").await.unwrap();
+    assert_eq!(node.plane().await, Plane::Node);
+
+    let before = proxy.snapshots().len();
+    node.start_agent();
+    until("the proxy gets a snapshot", async || {
+        proxy.snapshots().len() > before
+    })
+    .await;
+    assert_eq!(proxy.snapshots().last().unwrap(), &[UID]);
+    assert!(proxy.serves(UID));
+    node.api.put_namespace("shop", &json!({MODE: "none"}));
+    node.control_plane.acknowledge(&[]);
+    node.redirected(Plane::None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_api_server_the_proxy_gets_what_was_known() {
+    let mut node = Node::new("ambient").await;
+    node.api.put_pod(node.pod("shop", false));
+    let proxy = Proxy::start(&node.run_dir());
+    node.add_in_time("shop").await;
+    node.kill_agent();
+    node.api.stop();
+    drop(proxy);
+    node.start_agent();
+    let proxy = Proxy::start(&node.run_dir());
+    until("the proxy gets a snapshot", async || {
+        !proxy.snapshots().is_empty()
+    })
+    .await;
+    assert_eq!(proxy.snapshots()[0], [UID]);
+    assert_eq!(node.plane().await, Plane::Node);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_node_proxy_a_pod_waits() {
+    let node = Node::new("ambient").await;
+    node.api.put_pod(node.pod("shop", false));
+    node.agent_listens().await;
+    let error = node.add("shop").await.unwrap_err();
+    assert!(matches!(error, RuntimeError::Refused { code: 11, .. }), "{error}");
+    assert!(error.to_string().contains("node proxy"), "{error}");
+    assert_eq!(node.plane().await, Plane::None);
+}
