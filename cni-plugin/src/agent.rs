@@ -191,7 +191,12 @@ async fn client(options: &Options) -> Result<kube::Client, AgentError> {
 
 /// Whether a peer is the node proxy: a process of one of its pods, or root's, started by the very process that
 /// starts the parts of a node without Kubernetes.
-fn is_node_proxy<'a>(options: &Options, peer: Credentials, mut pods: impl Iterator<Item = &'a str>) -> bool {
+fn is_node_proxy<'a>(
+    options: &Options,
+    parent: Option<i32>,
+    peer: Credentials,
+    mut pods: impl Iterator<Item = &'a str>,
+) -> bool {
     let started_by = |parent| descends_from(&options.proc_root, peer.process, parent);
     if peer.user == 0 && parent.is_some_and(started_by) {
         return true;
