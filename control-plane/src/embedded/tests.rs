@@ -1,4 +1,5 @@
 mod authorize;
+mod foreign;
 mod lifecycle;
 mod patch;
 mod route;
