@@ -1,5 +1,6 @@
 //! The log: to standard error, its level changeable while running.
 
+use std::io::IsTerminal;
 use std::str::FromStr;
 
 use tracing_subscriber::layer::SubscriberExt;
@@ -54,7 +55,9 @@ impl LogLevel {
     pub fn init(level: &str, format: Format) -> Result<Self, LogError> {
         let (filter, handle) = reload::Layer::new(parse(level)?);
         let registry = tracing_subscriber::registry().with(filter);
-        let lines = fmt::layer().with_writer(std::io::stderr);
+        // Colours are for terminals, not for files.
+        let colours = std::io::stderr().is_terminal();
+        let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
         let started = match format {
             Format::Text => registry.with(lines).try_init(),
             Format::Json => registry.with(lines.json()).try_init(),

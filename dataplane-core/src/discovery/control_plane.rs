@@ -38,12 +38,12 @@ pub enum ControlPlaneError {
         path: PathBuf,
     },
     /// The URL or the connection.
-    #[error("{url}: {source}")]
+    #[error("{url}: {problem}")]
     Connection {
         /// Which.
         url: String,
-        /// What is wrong with it.
-        source: tonic::transport::Error,
+        /// What is wrong with it, with its causes.
+        problem: String,
     },
 }
 
@@ -54,7 +54,7 @@ impl ControlPlane {
             .await?
             .connect()
             .await
-            .map_err(|source| self.connection(source))
+            .map_err(|error| self.connection(&error))
     }
 
     /// The value of the `authorization` header.
@@ -78,7 +78,7 @@ impl ControlPlane {
             .domain_name(&self.name);
         let endpoint = Endpoint::from_shared(self.url.clone())
             .and_then(|endpoint| endpoint.tls_config(tls))
-            .map_err(|source| self.connection(source))?;
+            .map_err(|error| self.connection(&error))?;
         Ok(endpoint
             .connect_timeout(Duration::from_secs(5))
             .tcp_keepalive(Some(Duration::from_secs(60)))
@@ -89,12 +89,26 @@ impl ControlPlane {
             .initial_connection_window_size(8 << 20))
     }
 
-    fn connection(&self, source: tonic::transport::Error) -> ControlPlaneError {
+    fn connection(&self, error: &tonic::transport::Error) -> ControlPlaneError {
         ControlPlaneError::Connection {
             url: self.url.clone(),
-            source,
+            problem: causes(error),
         }
     }
+}
+
+/// An error with all its causes: the outermost alone says no more than that something went wrong.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.ends_with(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        cause = inner.source();
+    }
+    text
 }
 
 async fn read(path: &PathBuf) -> Result<Vec<u8>, ControlPlaneError> {

@@ -307,7 +307,10 @@ async fn another_name_or_another_root_is_not_the_control_plane() {
         let mut status = client.status();
         let task = tokio::spawn(client.run());
         let ended = status.wait_for(|status| status.terminations > 1).await;
-        assert!(!ended.expect("a client").connected);
+        let ended = ended.expect("a client").clone();
+        assert!(!ended.connected);
+        let failure = ended.failure.expect("a reason");
+        assert!(failure.contains("invalid peer certificate"), "{failure}");
         task.abort();
     }
     assert!(running.streams.try_recv().is_err(), "nothing was asked");
