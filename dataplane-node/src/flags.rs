@@ -33,6 +33,9 @@ pub struct RunFlags {
     /// Name of this node.
     #[arg(long, env = "TREFOIL_NODE")]
     pub node: String,
+    /// Name of this process's own pod, for people who read the control plane's status.
+    #[arg(long, env = "TREFOIL_POD", default_value = "trefoil-node")]
+    pub pod: String,
     /// The control plane, such as `https://trefoil-control-plane.trefoil-system.svc:15012`.
     #[arg(long, env = "TREFOIL_CONTROL_PLANE")]
     pub control_plane: String,

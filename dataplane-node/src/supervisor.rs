@@ -2,6 +2,7 @@
 //! application bytes and keeps no keys of its own.
 
 mod admin;
+mod counters;
 mod feed;
 mod fleet;
 mod in_pod;
@@ -20,6 +21,7 @@ mod worker;
 use std::sync::Arc;
 use std::time::Duration;
 
+use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -31,6 +33,7 @@ use trefoil_dataplane_core::remember::Remember;
 use trefoil_dataplane_core::state::Isolation;
 use trefoil_dataplane_core::{Drain, Readiness, Store};
 
+use self::counters::Counters;
 use self::feed::Feed;
 use self::fleet::Fleet;
 use self::keeper::Keeper;
@@ -78,6 +81,7 @@ struct Shown {
     discovery: tokio::sync::watch::Receiver<discovery::Status>,
     drain: Drain,
     level: LogLevel,
+    registry: Arc<Registry>,
 }
 
 /// Runs until told to end, then drains. To be run on the process's main thread.
@@ -119,7 +123,10 @@ fn build(
     };
     let store = Store::new();
     let resources = Arc::new(Resources::default());
-    let discovery = follow_control_plane(flags, &control_plane, &store, &resources);
+    let mut registry = Registry::default();
+    let discovery = follow_control_plane(flags, &control_plane, &store, &resources, &mut registry);
+    let counters = Counters::default();
+    counters.register(registry.sub_registry_with_prefix("trefoil"));
     block_until_synced(&store, readiness);
 
     let keeper = Arc::new(Keeper::new(flags.run_dir.join("descriptors.sock")));
@@ -128,6 +135,7 @@ fn build(
         keeper: Arc::clone(&keeper),
         resources: Arc::clone(&resources),
         signer: Arc::new(Authority::new(control_plane, AuthorityScope::Node, LIFETIME)),
+        counters,
         drain: drain.clone(),
         drain_milliseconds: flags.drain_deadline * 1000,
     };
@@ -159,6 +167,7 @@ fn build(
         discovery,
         drain: drain.clone(),
         level,
+        registry: Arc::new(registry),
     }
 }
 
@@ -168,31 +177,33 @@ fn follow_control_plane(
     control_plane: &ControlPlane,
     store: &Store,
     resources: &Arc<Resources>,
+    registry: &mut Registry,
 ) -> tokio::sync::watch::Receiver<discovery::Status> {
     let remember = Remember::new(flags.state_dir.join("last-known-good"), REMEMBER);
     let held = remember.recall();
     for response in held.responses() {
-        resources.accept(&response, &[]);
+        resources.accept(&response);
     }
     if resources.count() > 0 {
         tracing::info!(resources = resources.count(), "serving what was last known");
     }
     let node = discovery::Node {
         role: "ztunnel",
-        pod: std::env::var("POD_NAME").unwrap_or_else(|_| "trefoil-node".into()),
+        pod: flags.pod.clone(),
         namespace: trefoil_api::names::MESH_NAMESPACE.into(),
         node: flags.node.clone(),
         addresses: Vec::new(),
     };
     let (updates, mut accepted) = mpsc::channel(16);
     let discovery = Discovery::new(control_plane.clone(), node, store.clone(), held).with_updates(updates);
+    discovery.register(registry.sub_registry_with_prefix("istio"));
     let status = discovery.status();
     tokio::spawn(remember.run(discovery.held()));
     tokio::spawn(discovery.run());
     let resources = Arc::clone(resources);
     tokio::spawn(async move {
         while let Some(response) = accepted.recv().await {
-            resources.accept(&response, &[]);
+            resources.accept(&response);
         }
     });
     status

@@ -73,6 +73,7 @@ async fn serve(socket: PacketSocket, level: LogLevel) -> Result<(), WorkerError>
     let certificates = Certificates::new(Arc::clone(&signer) as Arc<_>, Settings::default());
     let drain = Drain::new();
     let mut registry = Registry::default();
+    certificates.register(registry.sub_registry_with_prefix("trefoil"));
     let proxy = Proxy::new(ProxyParts {
         store: store.clone(),
         certificates: Arc::clone(&certificates),

@@ -171,6 +171,7 @@ impl Fleet {
         }
         workers.remove(&worker.scope);
         drop(workers);
+        self.grants.counters.forget(&worker.scope.to_string());
         let keeper = Arc::clone(&self.grants.keeper);
         let name = super::keeper::keys(&worker.scope.to_string());
         tokio::spawn(async move {

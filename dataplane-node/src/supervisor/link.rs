@@ -8,27 +8,32 @@ use std::sync::Arc;
 use prost::Message;
 use tokio::sync::{Semaphore, mpsc};
 use trefoil_api::proto::trefoil::worker::{
-    AdminRequest, Drain as DrainOrder, Family, FromWorker, NeedSockets, Resources as ResourcesMessage,
-    RestoreKeys, Sign, Signed, Sockets, ToWorker, from_worker, to_worker,
+    AdminRequest, Drain as DrainOrder, Resources as ResourcesMessage, RestoreKeys, ToWorker, to_worker,
 };
 use trefoil_dataplane_core::Drain;
 use trefoil_dataplane_core::certificates::Signer;
 use trefoil_packets::{PacketError, PacketSocket};
 
-use super::in_pod;
-use super::keeper::{self, Keeper};
+use super::counters::Counters;
+use super::keeper::Keeper;
 use super::namespace::Entrance;
 use super::resources::{Pending, Resources};
 use super::worker::Worker;
 use crate::sealed;
+use reader::Reader;
 
+mod reader;
 #[cfg(test)]
 mod tests;
 
 /// Sockets that one request may ask for.
 pub(crate) const LARGEST_BATCH: u32 = 64;
 /// Signatures that one worker may await at once.
-const SIGNATURES: usize = 64;
+const AWAITED: usize = 512;
+/// Of them, those that the authority is asked for at the same time.
+const AT_ONCE: usize = 16;
+/// What a worker hears that asks for what is not its own.
+const FOREIGN: &str = "not a pod of this worker";
 /// Answers that wait for a worker to read.
 const QUEUE: usize = 64;
 /// Up to here resources go into the packet itself, above into a sealed memory file beside it.
@@ -45,6 +50,8 @@ pub(crate) struct Grants {
     pub resources: Arc<Resources>,
     /// The certificate authority.
     pub signer: Arc<dyn Signer>,
+    /// What is granted and refused.
+    pub counters: Counters,
     /// The process is to end.
     pub drain: Drain,
     /// How long established connections then have, in milliseconds.
@@ -85,7 +92,8 @@ pub(crate) async fn serve(worker: &Arc<Worker>, grants: &Grants, socket: &Packet
         worker,
         grants,
         replies,
-        signatures: Arc::new(Semaphore::new(SIGNATURES)),
+        waiting: Arc::new(Semaphore::new(AWAITED)),
+        signing: Arc::new(Semaphore::new(AT_ONCE)),
     };
     let ended = tokio::select! {
         ended = writer.run(queue, questions) => ended,
@@ -174,127 +182,4 @@ impl Writer<'_> {
         let payload = Some(payload);
         Ok(self.socket.send(&ToWorker { payload }, descriptors).await?)
     }
-}
-
-struct Reader<'l> {
-    worker: &'l Arc<Worker>,
-    grants: &'l Grants,
-    replies: mpsc::Sender<Reply>,
-    signatures: Arc<Semaphore>,
-}
-
-impl Reader<'_> {
-    async fn run(&self, socket: &PacketSocket) -> Result<(), LinkError> {
-        loop {
-            let received = socket.receive::<FromWorker>().await?;
-            let Some((message, mut descriptors)) = received else {
-                return Err(LinkError::Closed);
-            };
-            let payload = message
-                .payload
-                .ok_or(LinkError::Protocol("a message of no known kind"))?;
-            let expected = usize::from(matches!(payload, from_worker::Payload::StoreKeys(_)));
-            if descriptors.len() != expected {
-                return Err(LinkError::Protocol(
-                    "descriptors that do not belong to the message",
-                ));
-            }
-            match payload {
-                from_worker::Payload::NeedSockets(need) => self.make_sockets(need).await,
-                from_worker::Payload::Sign(sign) => self.sign(sign).await,
-                from_worker::Payload::StoreKeys(_) => self.store_keys(descriptors.remove(0)).await?,
-                from_worker::Payload::PodAdded(added) => {
-                    if !added.error.is_empty() {
-                        tracing::error!(scope = %self.worker.scope, pod = added.uid, error = added.error, "a worker does not serve a pod");
-                    }
-                    self.worker.added(&added.uid, added.error);
-                }
-                from_worker::Payload::PodDrained(drained) => self.worker.drained(&drained.uid),
-                from_worker::Payload::Admin(piece) => self.worker.questions.answered(piece),
-                from_worker::Payload::Ready(ready) => self.worker.awaits(ready.pending),
-            }
-        }
-    }
-
-    async fn make_sockets(&self, need: NeedSockets) {
-        let family = Family::try_from(need.family).unwrap_or_default();
-        let (error, sockets) = match self.sockets(&need.pod_uid, family, need.count).await {
-            Ok(sockets) => (String::new(), sockets),
-            Err(error) => {
-                tracing::warn!(scope = %self.worker.scope, pod = need.pod_uid, %error, "no sockets for a worker");
-                (error.to_string(), Vec::new())
-            }
-        };
-        let payload = to_worker::Payload::Sockets(Sockets {
-            pod_uid: need.pod_uid,
-            family: family.into(),
-            error,
-        });
-        // The writer ends when the link does: then nobody awaits this.
-        let _ = self.replies.send((payload, sockets)).await;
-    }
-
-    async fn sockets(&self, uid: &str, family: Family, count: u32) -> io::Result<Vec<OwnedFd>> {
-        let assignment = self
-            .worker
-            .assignment(uid)
-            .ok_or_else(|| io::Error::new(io::ErrorKind::PermissionDenied, "not a pod of this worker"))?;
-        let count = count.clamp(1, LARGEST_BATCH);
-        let network = Arc::clone(&assignment.pod.network);
-        let make = move || (0..count).map(|_| in_pod::dialing(family)).collect();
-        self.grants.entrance.run(network, make).await
-    }
-
-    /// The identity is fixed here, by the assignment. The request's bytes go to the authority as they are:
-    /// it takes the identity from us, not from them.
-    async fn sign(&self, sign: Sign) {
-        let request = sign.request;
-        let identity = self
-            .worker
-            .assignment(&sign.pod_uid)
-            .and_then(|assignment| assignment.identity());
-        let Some(identity) = identity else {
-            tracing::warn!(scope = %self.worker.scope, pod = sign.pod_uid, "a worker asked for a certificate outside its scope");
-            return reply_signed(&self.replies, request, Err("not a pod of this worker".into())).await;
-        };
-        let Ok(permit) = Arc::clone(&self.signatures).try_acquire_owned() else {
-            return reply_signed(&self.replies, request, Err("too many requests at once".into())).await;
-        };
-        let signer = Arc::clone(&self.grants.signer);
-        let replies = self.replies.clone();
-        tokio::spawn(async move {
-            let signed = signer.sign(&identity, sign.csr).await;
-            reply_signed(&replies, request, signed.map_err(|error| error.to_string())).await;
-            drop(permit);
-        });
-    }
-
-    async fn store_keys(&self, keys: OwnedFd) -> Result<(), LinkError> {
-        if !sealed::is_sealed(&keys) {
-            return Err(LinkError::Protocol("keys that are not in a sealed memory file"));
-        }
-        let keys = Arc::new(keys);
-        self.worker.keep_keys(Arc::clone(&keys));
-        let name = keeper::keys(&self.worker.scope.to_string());
-        if let Err(error) = self.grants.keeper.put(&[(name, keys.as_fd())]).await {
-            // They are put again when the agent is back.
-            tracing::warn!(scope = %self.worker.scope, %error, "the keys of a worker are not stored");
-        }
-        Ok(())
-    }
-}
-
-async fn reply_signed(replies: &mpsc::Sender<Reply>, request: u64, signed: Result<Vec<String>, String>) {
-    let (cert_chain, error) = match signed {
-        Ok(chain) => (chain, String::new()),
-        Err(error) => (Vec::new(), error),
-    };
-    let signed = Signed {
-        request,
-        cert_chain,
-        error,
-    };
-    let _ = replies
-        .send((to_worker::Payload::Signed(signed), Vec::new()))
-        .await;
 }

@@ -9,6 +9,7 @@ use axum::http::header;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use futures::future::join_all;
+use prometheus_client::encoding::text::encode;
 
 use super::Shown;
 
@@ -33,19 +34,23 @@ async fn text(shown: &Shown) -> String {
     let answers = join_all(workers.iter().map(|worker| worker.questions.ask("/metrics", ""))).await;
     let mut page = Page::default();
     page.take(&own(shown));
+    let mut counted = String::new();
+    if encode(&mut counted, &shown.registry).is_ok() {
+        page.take(&counted);
+    }
     for answer in answers.into_iter().flatten() {
         page.take(&String::from_utf8_lossy(&answer.body));
     }
     page.text()
 }
 
-/// What the supervisor measures: its workers and its stream.
+/// What the supervisor sees at this moment.
 fn own(shown: &Shown) -> String {
     let workers = shown.fleet.workers();
     let restarts: u64 = workers.iter().map(|worker| worker.restarts()).sum();
     let pending = shown.node.unassigned().len();
     let active = shown.node.count() - pending.min(shown.node.count());
-    let discovery = shown.discovery.borrow();
+    let connected = shown.discovery.borrow().connected;
     let gauges = [
         ("trefoil_node_workers", "Worker processes", workers.len() as u64),
         (
@@ -56,7 +61,7 @@ fn own(shown: &Shown) -> String {
         (
             "trefoil_node_control_plane_connected",
             "Whether the control plane's stream is open",
-            u64::from(discovery.connected),
+            u64::from(connected),
         ),
         (
             "workload_manager_active_proxy_count",
@@ -69,23 +74,6 @@ fn own(shown: &Shown) -> String {
             pending as u64,
         ),
     ];
-    let counters = [
-        (
-            "trefoil_node_worker_restarts",
-            "Worker processes that ended",
-            restarts,
-        ),
-        (
-            "istio_xds_connection_terminations",
-            "Streams of the control plane that ended",
-            discovery.terminations,
-        ),
-        (
-            "istio_xds_message",
-            "Responses of the control plane",
-            discovery.responses,
-        ),
-    ];
     let mut text = String::new();
     for (name, help, value) in gauges {
         let _ = write!(
@@ -93,12 +81,11 @@ fn own(shown: &Shown) -> String {
             "# HELP {name} {help}.\n# TYPE {name} gauge\n{name} {value}\n"
         );
     }
-    for (name, help, value) in counters {
-        let _ = write!(
-            text,
-            "# HELP {name} {help}.\n# TYPE {name} counter\n{name}_total {value}\n"
-        );
-    }
+    let name = "trefoil_node_worker_restarts";
+    let _ = write!(
+        text,
+        "# HELP {name} Worker processes that ended.\n# TYPE {name} counter\n{name}_total {restarts}\n"
+    );
     text
 }
 

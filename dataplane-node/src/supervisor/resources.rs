@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::Notify;
 use trefoil_api::proto::envoy::service::discovery::v3::{DeltaDiscoveryResponse, Resource};
 use trefoil_api::proto::type_url;
-use trefoil_dataplane_core::state::Refusal;
 
 #[cfg(test)]
 mod tests;
@@ -62,13 +61,12 @@ struct Names {
 }
 
 impl Resources {
-    /// Takes a response that was applied. What was refused keeps its last good version; without one the
-    /// refused version itself goes to the workers, which then close what it would have guarded.
-    pub(crate) fn accept(&self, response: &DeltaDiscoveryResponse, refusals: &[Refusal]) {
+    /// Takes a response as `Held` leaves it: what was refused is in it only where there is no last good
+    /// version, and closes in the workers what it would have guarded.
+    pub(crate) fn accept(&self, response: &DeltaDiscoveryResponse) {
         let Some(kind) = Type::of(&response.type_url) else {
             return;
         };
-        let refused: BTreeSet<&str> = refusals.iter().map(|refusal| refusal.name.as_str()).collect();
         let mut state = self.lock();
         let first = state.answered.insert(kind);
         let mut changed = BTreeSet::new();
@@ -79,9 +77,6 @@ impl Resources {
         }
         for resource in &response.resources {
             let key = (kind, resource.name.clone());
-            if refused.contains(resource.name.as_str()) && state.held.contains_key(&key) {
-                continue;
-            }
             state.held.insert(key.clone(), Arc::new(resource.clone()));
             changed.insert(key);
         }

@@ -1,6 +1,11 @@
 //! An agent for tests: it listens where the node's agent would, speaks the pod feed and keeps descriptors
 //! in memory; and pods that are nothing but network namespaces.
 
+#![allow(dead_code)]
+
+pub(crate) mod known;
+pub(crate) mod wire;
+
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read};
 use std::net::TcpStream;

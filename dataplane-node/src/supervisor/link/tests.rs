@@ -13,6 +13,7 @@ use trefoil_packets::PacketSocket;
 
 use super::{Grants, LARGEST_BATCH, LinkError, serve};
 use crate::sealed;
+use crate::supervisor::counters::Counters;
 use crate::supervisor::keeper::Keeper;
 use crate::supervisor::namespace::Entrance;
 use crate::supervisor::resources::Resources;
@@ -51,6 +52,7 @@ impl TakenOver {
             keeper: Arc::new(Keeper::new("/nonexistent/descriptors.sock".into())),
             resources: Arc::new(Resources::default()),
             signer: Arc::clone(&witness) as Arc<dyn Signer>,
+            counters: Counters::default(),
             drain: Drain::new(),
             drain_milliseconds: 1000,
         };

@@ -1,6 +1,5 @@
 use trefoil_api::proto::envoy::service::discovery::v3::{DeltaDiscoveryResponse, Resource};
 use trefoil_api::proto::type_url::{ADDRESS, AUTHORIZATION};
-use trefoil_dataplane_core::state::Refusal;
 
 use super::Resources;
 
@@ -28,8 +27,8 @@ fn told(response: &DeltaDiscoveryResponse) -> Vec<String> {
 #[test]
 fn a_new_follower_is_told_everything_policies_first() {
     let resources = Resources::default();
-    resources.accept(&response(ADDRESS, &[("w", "1")], &[]), &[]);
-    resources.accept(&response(AUTHORIZATION, &[("p", "1")], &[]), &[]);
+    resources.accept(&response(ADDRESS, &[("w", "1")], &[]));
+    resources.accept(&response(AUTHORIZATION, &[("p", "1")], &[]));
     let pending = resources.follow();
     let first = resources.next(&pending).unwrap();
     assert_eq!(
@@ -49,9 +48,9 @@ fn a_slow_follower_is_told_the_end_not_the_story() {
     let resources = Resources::default();
     let pending = resources.follow();
     for version in ["1", "2", "3"] {
-        resources.accept(&response(ADDRESS, &[("w", version), ("gone", version)], &[]), &[]);
+        resources.accept(&response(ADDRESS, &[("w", version), ("gone", version)], &[]));
     }
-    resources.accept(&response(ADDRESS, &[], &["gone"]), &[]);
+    resources.accept(&response(ADDRESS, &[], &["gone"]));
     let all = resources.next(&pending).unwrap();
     assert_eq!(told(&all), ["w@3", "-gone"]);
     assert!(resources.next(&pending).is_none());
@@ -61,25 +60,11 @@ fn a_slow_follower_is_told_the_end_not_the_story() {
 fn an_empty_answer_is_passed_on_once() {
     let resources = Resources::default();
     let pending = resources.follow();
-    resources.accept(&response(AUTHORIZATION, &[], &[]), &[]);
-    resources.accept(&response(AUTHORIZATION, &[], &[]), &[]);
+    resources.accept(&response(AUTHORIZATION, &[], &[]));
+    resources.accept(&response(AUTHORIZATION, &[], &[]));
     assert!(told(&resources.next(&pending).unwrap()).is_empty());
     assert!(resources.next(&pending).is_none());
     assert!(!resources.complete());
-    resources.accept(&response(ADDRESS, &[], &[]), &[]);
+    resources.accept(&response(ADDRESS, &[], &[]));
     assert!(resources.complete());
-}
-
-#[test]
-fn a_refused_version_does_not_replace_a_good_one() {
-    let resources = Resources::default();
-    resources.accept(&response(AUTHORIZATION, &[("p", "1")], &[]), &[]);
-    let refusal = |name: &str| Refusal {
-        name: name.into(),
-        problem: "rules: unknown".into(),
-    };
-    let both = response(AUTHORIZATION, &[("p", "2"), ("q", "1")], &[]);
-    resources.accept(&both, &[refusal("p"), refusal("q")]);
-    let pending = resources.follow();
-    assert_eq!(told(&resources.next(&pending).unwrap()), ["p@1", "q@1"]);
 }
