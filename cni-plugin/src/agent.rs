@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -69,18 +69,7 @@ pub async fn run(options: Options, level: Level, ending: CancellationToken) -> R
     let client = client(&options).await?;
     let shared = Arc::new(Shared::new(options, client, host, state));
     let options = &shared.options;
-    std::fs::create_dir_all(&options.run_dir).map_err(named(&options.run_dir))?;
-    let packets = |name: &str| {
-        let path = options.run_dir.join(name);
-        PacketListener::bind(&path).map_err(named(&path))
-    };
-    let (pods, descriptors) = (packets("pods.sock")?, packets("descriptors.sock")?);
-    let unix = |path: &Path| requests::listen(path).map_err(named(path));
-    let plugin = unix(&options.run_dir.join("cni.sock"))?;
-    let admin = unix(&options.admin_socket())?;
-    let metrics = TcpListener::bind(options.metrics_listen)
-        .await
-        .map_err(named(Path::new("metrics listener")))?;
+    let sockets = Sockets::open(options).await?;
     if let (Some(binaries), Some(configuration)) = (&options.cni_bin_dir, &options.cni_conf_dir) {
         conflist::install_binary(binaries)?;
         let entry = conflist::entry(options);
@@ -116,7 +105,10 @@ pub async fn run(options: Options, level: Level, ending: CancellationToken) -> R
     )));
     let reporting = Arc::clone(&shared.reports).run(control_plane(options));
     run(boxed(reporting));
-    run(boxed(log_end("pods.sock", Arc::clone(&shared.feed).serve(pods))));
+    run(boxed(log_end(
+        "pods.sock",
+        Arc::clone(&shared.feed).serve(sockets.pods),
+    )));
     let known = Arc::clone(&shared);
     // Init starts so much that being started by it says nothing.
     let parent = options
@@ -126,17 +118,17 @@ pub async fn run(options: Options, level: Level, ending: CancellationToken) -> R
         let uids = proxies.borrow().clone();
         is_node_proxy(&known.options, parent, peer, uids.iter().map(String::as_str))
     };
-    let store = Arc::clone(&shared.store).serve(descriptors, allowed);
+    let store = Arc::clone(&shared.store).serve(sockets.descriptors, allowed);
     run(boxed(log_end("descriptors.sock", store)));
     run(boxed(serve_unix(
-        plugin,
+        sockets.plugin,
         requests::routes(Arc::clone(&shared), observations),
     )));
     let admin_routes = admin::routes(Arc::clone(&shared), level, ending.clone());
-    run(boxed(serve_unix(admin, admin_routes)));
+    run(boxed(serve_unix(sockets.admin, admin_routes)));
     let metrics_routes = metrics::routes(Arc::clone(&shared));
     run(boxed(async move {
-        axum::serve(metrics, metrics_routes).await.ok();
+        axum::serve(sockets.metrics, metrics_routes).await.ok();
     }));
     tracing::info!(node = %options.node, "agent runs");
     tasks.close();
@@ -144,6 +136,34 @@ pub async fn run(options: Options, level: Level, ending: CancellationToken) -> R
     // Redirection stays as it is: the pods go on, and a successor finds them as they are.
     tracing::info!("agent ends");
     Ok(())
+}
+
+/// Everything that the agent listens on.
+struct Sockets {
+    pods: PacketListener,
+    descriptors: PacketListener,
+    plugin: UnixListener,
+    admin: UnixListener,
+    metrics: TcpListener,
+}
+
+impl Sockets {
+    async fn open(options: &Options) -> Result<Self, AgentError> {
+        std::fs::create_dir_all(&options.run_dir).map_err(named(&options.run_dir))?;
+        let packets = |name: &str| {
+            let path = options.run_dir.join(name);
+            PacketListener::bind(&path).map_err(named(&path))
+        };
+        let unix = |path: &Path| requests::listen(path).map_err(named(path));
+        let metrics = TcpListener::bind(options.metrics_listen).await;
+        Ok(Self {
+            pods: packets("pods.sock")?,
+            descriptors: packets("descriptors.sock")?,
+            plugin: unix(&options.run_dir.join("cni.sock"))?,
+            admin: unix(&options.admin_socket())?,
+            metrics: metrics.map_err(named(Path::new("metrics listener")))?,
+        })
+    }
 }
 
 type Task = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -158,7 +178,7 @@ async fn log_end(socket: &'static str, serving: impl Future<Output = io::Result<
     }
 }
 
-async fn serve_unix(listener: tokio::net::UnixListener, routes: axum::Router) {
+async fn serve_unix(listener: UnixListener, routes: axum::Router) {
     if let Err(error) = axum::serve(listener, routes).await {
         tracing::error!(%error, "a Unix socket no longer accepts");
     }
