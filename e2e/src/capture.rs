@@ -38,7 +38,7 @@ impl Capture {
             .args([
                 "netns", "exec", netns, "tcpdump", "-i", "any", "-n", "-U", "-s", "0",
             ])
-            .args(["-B", "16384", "-Z", "root", "-w"])
+            .args(["-B", "16384", "--immediate-mode", "-Z", "root", "-w"])
             .arg(directory.path().join("packets"))
             .arg("tcp")
             .stderr(Stdio::piped())

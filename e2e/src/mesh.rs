@@ -357,6 +357,7 @@ impl Mesh {
 
 impl Drop for Mesh {
     fn drop(&mut self) {
+        let _ = self.scratch().and_then(std::fs::remove_dir_all);
         // A suite that breaks off must not leave a mesh behind; `down` twice is harmless.
         let _ = std::process::Command::new(self.binaries.join("trefoilctl"))
             .args(["local", "--mesh", &self.name, "down"])

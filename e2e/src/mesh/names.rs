@@ -11,6 +11,13 @@ impl Mesh {
         PathBuf::from("/run/trefoil/local").join(&self.name)
     }
 
+    /// A folder of the tests' own, which pods see too: a pod sees nothing of the mesh's folder.
+    pub fn scratch(&self) -> std::io::Result<PathBuf> {
+        let folder = std::env::temp_dir().join(format!("trefoil-{}", self.name));
+        std::fs::create_dir_all(&folder)?;
+        Ok(folder)
+    }
+
     /// The kubeconfig of this machine's users.
     #[must_use]
     pub fn kubeconfig(&self) -> PathBuf {

@@ -50,7 +50,7 @@ impl Mesh {
             .context("a token request without a token")?;
         let pod = pod.map_or("unbound", |pod| &pod.name);
         let file = self
-            .directory()
+            .scratch()?
             .join(format!("test-token-{namespace}-{name}-{pod}-{audience}"));
         std::fs::write(&file, token)?;
         Ok(file)

@@ -32,7 +32,7 @@ struct Wish<'a> {
 /// Asks and stores what comes under a name.
 async fn ask(standard: &Standard, name: &str, wish: &Wish<'_>) -> anyhow::Result<(Answer, PathBuf)> {
     let mesh = &standard.mesh;
-    let out = mesh.directory().join("test-credentials").join(name);
+    let out = mesh.scratch()?.join(name);
     let (control_plane, root) = (mesh.control_plane(), mesh.root());
     let text = |path: &PathBuf| path.to_string_lossy().into_owned();
     let (token, root, folder) = (text(&wish.token), text(&root), text(&out));
@@ -123,7 +123,7 @@ async fn certificates(standard: &Standard, report: &mut Report) -> anyhow::Resul
         None,
     )
     .await;
-    let forged = mesh.directory().join("test-token-forged");
+    let forged = mesh.scratch()?.join("forged");
     let genuine = std::fs::read_to_string(&token)?;
     let (signed, _) = genuine.rsplit_once('.').context("a token of three parts")?;
     std::fs::write(&forged, format!("{signed}.AAAA"))?;

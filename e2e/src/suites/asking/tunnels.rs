@@ -45,7 +45,7 @@ struct Credentials {
 impl Credentials {
     async fn obtain(standard: &Standard) -> anyhow::Result<Self> {
         let mesh = &standard.mesh;
-        let folder = mesh.directory().join("test-credentials");
+        let folder = mesh.scratch()?;
         let pod = standard.client("none")?;
         let token = mesh
             .token(("none", "client"), Some(pod), "trefoil-ca", 3600)

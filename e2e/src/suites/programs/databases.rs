@@ -21,7 +21,7 @@ pub(super) async fn redis(route: &Route<'_>, namespace: &str) -> anyhow::Result<
     ];
     let pod = route.run("redis", namespace, 6379, &command).await?;
     let address = pod.addresses[0];
-    let script = format!("seq -f 'SET key%.0f value%.0f' 20000 | redis-cli -h {address} --pipe");
+    let script = format!("seq -f 'SET key%.0f value' 20000 | redis-cli -h {address} --pipe");
     let told = route.shell(&script).await?;
     ensure!(told.contains("errors: 0, replies: 20000"), "{told}");
     let size = route
