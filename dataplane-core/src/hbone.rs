@@ -22,6 +22,9 @@ const CONNECTION_WINDOW: u32 = 32 * STREAM_WINDOW;
 const FRAME: u32 = 64 * 1024;
 /// What a stream may have queued towards a tunnel that does not take it.
 const SEND_BUFFER: usize = 256 * 1024;
+/// What keeping small frames may cost beyond their bytes, until their streams take them: about a quarter of
+/// a million. A tunnel that holds more is ended by the library.
+const SMALL_FRAMES: usize = 64 * 1024 * 1024;
 /// Streams that a client may have in one tunnel.
 const SERVER_STREAMS: u32 = 200;
 /// Size of all headers that the server takes; the client takes a quarter.

@@ -7,6 +7,8 @@ mod failure;
 mod inbound;
 mod outbound;
 mod pod;
+#[cfg(test)]
+mod tests;
 mod tunnels;
 
 use std::collections::HashMap;

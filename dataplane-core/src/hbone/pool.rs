@@ -19,7 +19,7 @@ use tokio::time::sleep;
 use trefoil_api::Identity;
 
 use super::Opening;
-use super::tunnel::{OpenError, drive, handshake, open};
+use super::tunnel::{OpenError, Remedy, drive, handshake, open};
 use crate::forward::TunnelStream;
 
 /// Streams in a tunnel from which another tunnel is preferred: one tunnel is one core's work.
@@ -28,8 +28,10 @@ const PREFERRED_STREAMS: usize = 4;
 const PREFERRED_TUNNELS: usize = 4;
 /// Streams that a tunnel takes at most, where its other end does not take fewer.
 const MOST_STREAMS: usize = 100;
-/// Tunnels tried for one stream.
+/// Tunnels tried for one stream where they break.
 const ATTEMPTS: usize = 3;
+/// Tunnels tried for one stream where the other end asks to leave: it is replaced, maybe more than once.
+const ATTEMPTS_WHILE_LEAVING: usize = 10;
 
 /// How long tunnels live.
 #[derive(Clone, Copy, Debug)]
@@ -109,7 +111,7 @@ impl Pool {
             };
             match result {
                 Ok(stream) => return Ok(stream.holding(lease)),
-                Err(error) if attempt < ATTEMPTS && error.is_for_another_tunnel() => {
+                Err(error) if attempt < attempts(&error) => {
                     tracing::debug!(%address, %error, "the tunnel takes no more streams: trying another");
                     take_out(&self.tunnels, address, Arc::as_ptr(&lease.0));
                     attempt += 1;
@@ -203,6 +205,15 @@ impl Pool {
             }
         });
         tunnel
+    }
+}
+
+/// How many tunnels to try, of which the last failed with `error`.
+fn attempts(error: &OpenError) -> usize {
+    match error.remedy() {
+        Remedy::None => 1,
+        Remedy::Retry => ATTEMPTS,
+        Remedy::Leave => ATTEMPTS_WHILE_LEAVING,
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use super::keepalive::until_silent;
 use super::{
     Asked, BadRequest, CONNECTION_WINDOW, FRAME, HANDSHAKE_TIMEOUT, SEND_BUFFER, SERVER_HEADERS,
-    SERVER_STREAMS, STREAM_WINDOW,
+    SERVER_STREAMS, SMALL_FRAMES, STREAM_WINDOW,
 };
 use crate::forward::TunnelStream;
 
@@ -66,6 +66,10 @@ where
         .max_header_list_size(SERVER_HEADERS)
         .max_concurrent_streams(SERVER_STREAMS)
         .max_send_buffer_size(SEND_BUFFER)
+        // As many streams as there may be may be reset at once: by applications, which is no attack.
+        .data_frame_budget(SMALL_FRAMES)
+        .max_concurrent_reset_streams(SERVER_STREAMS as usize)
+        .max_pending_accept_reset_streams(SERVER_STREAMS as usize)
         .handshake::<_, Bytes>(transport);
     let Ok(connection) = timeout(HANDSHAKE_TIMEOUT, handshake).await else {
         return Err(Reason::SETTINGS_TIMEOUT.into());

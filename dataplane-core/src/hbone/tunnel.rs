@@ -16,7 +16,10 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::keepalive::until_silent;
-use super::{CONNECTION_WINDOW, FRAME, HANDSHAKE_TIMEOUT, SEND_BUFFER, SERVER_HEADERS, STREAM_WINDOW};
+use super::{
+    CONNECTION_WINDOW, FRAME, HANDSHAKE_TIMEOUT, SEND_BUFFER, SERVER_HEADERS, SERVER_STREAMS, SMALL_FRAMES,
+    STREAM_WINDOW,
+};
 use crate::certificates::CertificateError;
 use crate::forward::TunnelStream;
 use crate::sockets::ConnectError;
@@ -50,16 +53,28 @@ pub enum OpenError {
     Refused(StatusCode),
 }
 
+/// What may help where no stream could be opened.
+pub(super) enum Remedy {
+    /// Nothing that can be done here.
+    None,
+    /// A new tunnel: this one died before any byte of the connection was sent.
+    Retry,
+    /// A new tunnel: in this one the request was not acted upon.
+    Leave,
+}
+
 impl OpenError {
-    /// Whether the same may succeed in a new tunnel: the request was not acted upon, or the tunnel died
-    /// before any byte of the connection was sent.
-    pub(super) fn is_for_another_tunnel(&self) -> bool {
+    pub(super) fn remedy(&self) -> Remedy {
         match self {
-            Self::Http2(error) => {
-                error.is_go_away() || error.is_io() || error.reason() == Some(Reason::REFUSED_STREAM)
+            Self::Http2(error) if error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM) => {
+                Remedy::Leave
             }
-            Self::Tls(error) => !error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()),
-            _ => false,
+            Self::Http2(error) if error.is_io() => Remedy::Retry,
+            // A certificate that was refused once is refused again.
+            Self::Tls(error) if !error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) => {
+                Remedy::Retry
+            }
+            _ => Remedy::None,
         }
     }
 }
@@ -103,6 +118,8 @@ fn builder() -> h2::client::Builder {
         .max_frame_size(FRAME)
         .max_header_list_size(SERVER_HEADERS / 4)
         .max_send_buffer_size(SEND_BUFFER)
+        .data_frame_budget(SMALL_FRAMES)
+        .max_concurrent_reset_streams(SERVER_STREAMS as usize)
         .enable_push(false);
     builder
 }

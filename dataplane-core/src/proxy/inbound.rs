@@ -144,8 +144,14 @@ pub(super) async fn carry(proxy: &Proxy, client: Side, reached: Reached) {
         result = forward(client, Side::Tcp(application), &counters) => result.map_err(Failure::from),
         denied = tracked.cut() => Err(denied.into()),
     };
-    if let Err(failure) = result {
-        record.ended(failure.outcome(proxy.config.plane));
+    close(proxy, &mut record, &result);
+}
+
+/// Puts on record how a connection that was carried has ended.
+pub(super) fn close(proxy: &Proxy, record: &mut Record, result: &Result<(), Failure>) {
+    match result {
+        Ok(()) => record.completed(),
+        Err(failure) => record.ended(failure.outcome(proxy.config.plane)),
     }
 }
 

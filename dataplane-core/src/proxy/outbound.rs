@@ -9,7 +9,7 @@ use trefoil_api::names::port;
 use super::Proxy;
 use super::connections::{Direction, Tracked};
 use super::failure::Failure;
-use super::inbound::{Arrival, Reached, fail, reach};
+use super::inbound::{Arrival, Reached, close, fail, reach};
 use super::pod::Served;
 use crate::forward::{Side, forward};
 use crate::hbone::{Opening, baggage};
@@ -188,13 +188,9 @@ async fn carry(proxy: &Proxy, client: Side, way: Way, tracked: Tracked, mut reco
                 result = forward(client, Side::Tcp(application), &counters) => result.map_err(Failure::from),
                 denied = decided.cut() => Err(denied.into()),
             };
-            if let Err(failure) = &result {
-                at_server.ended(failure.outcome(proxy.config.plane));
-            }
+            close(proxy, &mut at_server, &result);
             result
         }
     };
-    if let Err(failure) = result {
-        record.ended(failure.outcome(proxy.config.plane));
-    }
+    close(proxy, &mut record, &result);
 }

@@ -21,11 +21,12 @@ use crate::telemetry::{Record, Reporter};
 
 /// Serves a tunnel to its end.
 pub(super) async fn serve(proxy: Arc<Proxy>, pod: Arc<Served>, client: TcpStream, source: SocketAddr) {
-    let record = || Record::new(&proxy.metrics, Reporter::Destination, source);
+    // From before the handshake: a client that is asked to leave meanwhile must not stay.
+    let leave = leave(&pod);
     let (tls, peer) = match Box::pin(identify(&proxy, &pod, client)).await {
         Ok(identified) => identified,
         Err(failure) => {
-            fail(&proxy, record(), failure);
+            fail(&proxy, record(&proxy, source), failure);
             return;
         }
     };
@@ -33,7 +34,7 @@ pub(super) async fn serve(proxy: Arc<Proxy>, pod: Arc<Served>, client: TcpStream
         let (proxy, serving, peer) = (proxy.clone(), pod.clone(), peer.clone());
         pod.drain.spawn(stream(proxy, serving, incoming, peer, source));
     };
-    if let Err(error) = hbone::serve(tls, take, leave(&pod)).await {
+    if let Err(error) = hbone::serve(tls, take, leave).await {
         // The streams that it breaks have records of their own.
         tracing::debug!(pod = pod.uid, %source, %error, "a tunnel broke");
     }
@@ -75,7 +76,13 @@ async fn identify(
 }
 
 /// Serves one stream of a tunnel to its end.
-async fn stream(proxy: Arc<Proxy>, pod: Arc<Served>, incoming: Incoming, peer: Peer, source: SocketAddr) {
+pub(super) async fn stream(
+    proxy: Arc<Proxy>,
+    pod: Arc<Served>,
+    incoming: Incoming,
+    peer: Peer,
+    source: SocketAddr,
+) {
     let Ok(_permit) = pod.budget.connections.clone().try_acquire_owned() else {
         proxy.metrics.exhausted(&pod.workload_uid, "connections");
         refuse(&proxy, record(&proxy, source), incoming, Failure::Budget);

@@ -48,6 +48,7 @@ pub struct Record {
     pub counters: Arc<Counters>,
     since: Instant,
     series: Option<Arc<Series>>,
+    completed: bool,
     outcome: Option<Outcome>,
 }
 
@@ -69,6 +70,7 @@ impl Record {
             counters: Arc::default(),
             since: Instant::now(),
             series: None,
+            completed: false,
             outcome: None,
         }
     }
@@ -82,6 +84,11 @@ impl Record {
         self.counters = counters.clone();
         self.series = Some(series);
         access::opened(self);
+    }
+
+    /// Both ends have ended by themselves.
+    pub fn completed(&mut self) {
+        self.completed = true;
     }
 
     /// The connection did not come about, was cut, or broke.
@@ -193,8 +200,19 @@ fn known(value: &str) -> String {
     if value.is_empty() { "unknown" } else { value }.to_owned()
 }
 
+/// Of a record that nobody has completed.
+const GIVEN_UP: &str = "cut: this plane has stopped";
+
 impl Drop for Record {
     fn drop(&mut self) {
+        if !self.completed && self.outcome.is_none() {
+            self.outcome = Some(Outcome {
+                flag: Flag::None,
+                layer: None,
+                reason: GIVEN_UP.into(),
+                policy: None,
+            });
+        }
         if let Some(series) = self.series.take() {
             series.closed.fetch_add(1, Ordering::Relaxed);
             self.metrics.open(self.reporter).fetch_sub(1, Ordering::Relaxed);

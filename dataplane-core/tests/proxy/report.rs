@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use prometheus_client::encoding::text;
 use tracing::field::{Field, Visit};
@@ -13,9 +13,16 @@ use crate::mesh::{Mesh, deny, echoed, until, until_reset};
 
 type Line = BTreeMap<&'static str, String>;
 
-/// Keeps the lines of the access log.
+/// The access log of this process: a subscriber of one test would not hear all that others make known first.
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<Line>>>);
+
+static LINES: LazyLock<Lines> = LazyLock::new(|| {
+    let lines = Lines::default();
+    let subscriber = tracing_subscriber::registry().with(lines.clone());
+    tracing::subscriber::set_global_default(subscriber).expect("only here");
+    lines
+});
 
 struct Fields<'l>(&'l mut Line);
 
@@ -37,15 +44,14 @@ impl<S: Subscriber> Layer<S> for Lines {
 }
 
 impl Lines {
-    /// The lines of one direction, once there are as many as expected.
-    async fn of(&self, direction: &str, count: usize) -> Vec<Line> {
+    /// The lines of a mesh's connections in one direction, once there are as many as expected.
+    async fn of(&self, mesh: &Mesh, direction: &str, count: usize) -> Vec<Line> {
+        let client = format!("{}:", mesh.client.address);
         let found = || -> Vec<Line> {
             let lines = self.0.lock().unwrap();
-            lines
-                .iter()
-                .filter(|line| line["direction"] == direction)
-                .cloned()
-                .collect()
+            let of_mesh =
+                |line: &&Line| line["direction"] == direction && line["src.addr"].starts_with(&client);
+            lines.iter().filter(of_mesh).cloned().collect()
         };
         until("the lines are written", || found().len() >= count).await;
         assert_eq!(found().len(), count, "exactly one line each");
@@ -59,14 +65,13 @@ async fn every_connection_leaves_one_line_at_each_end() {
         (Mesh::new().await, "mutual_tls"),
         (Mesh::same_node().await, "same_node"),
     ] {
-        let lines = Lines::default();
-        let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(lines.clone()));
+        let lines = &*LINES;
         let application = mesh.server.echo().await;
         let mut client = mesh.client.dial(application).await;
         echoed(&mut client, "hello").await;
         drop(client);
         for direction in ["outbound", "inbound"] {
-            let line = &lines.of(direction, 1).await[0];
+            let line = &lines.of(&mesh, direction, 1).await[0];
             assert_eq!(line["peer"], path);
             assert_eq!(line["src.identity"], mesh.client.identity().to_string());
             assert_eq!(line["dst.identity"], mesh.server.identity().to_string());
@@ -86,17 +91,16 @@ async fn every_connection_leaves_one_line_at_each_end() {
 #[tokio::test]
 async fn a_refusal_names_layer_policy_and_reason() {
     for mesh in [Mesh::new().await, Mesh::same_node().await] {
-        let lines = Lines::default();
-        let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(lines.clone()));
+        let lines = &*LINES;
         let application = mesh.server.echo().await;
         mesh.policies(&[deny("no-web", &mesh.client.identity())]);
         until_reset(&mut mesh.client.dial(application).await).await;
-        let at_server = &lines.of("inbound", 1).await[0];
+        let at_server = &lines.of(&mesh, "inbound", 1).await[0];
         assert_eq!(at_server["layer"], "policy");
         assert_eq!(at_server["policy"], "shop/no-web");
         assert_eq!(at_server["response_flags"], "DENY");
         assert!(at_server["reason"].contains("shop/no-web"), "{at_server:?}");
-        let at_client = &lines.of("outbound", 1).await[0];
+        let at_client = &lines.of(&mesh, "outbound", 1).await[0];
         assert_eq!(
             (at_client["layer"].as_str(), at_client["response_flags"].as_str()),
             ("policy", "DENY")
@@ -107,7 +111,7 @@ async fn a_refusal_names_layer_policy_and_reason() {
         mesh.policies(&[deny("no-web", &mesh.server.identity())]);
         until_reset(&mut mesh.client.dial(nobody).await).await;
         for direction in ["inbound", "outbound"] {
-            let line = &lines.of(direction, 2).await[1];
+            let line = &lines.of(&mesh, direction, 2).await[1];
             assert_eq!(
                 (line["layer"].as_str(), line["response_flags"].as_str()),
                 ("application", "CONNECT")

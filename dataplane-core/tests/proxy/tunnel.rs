@@ -5,8 +5,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
+use h2::SendStream;
 use h2::client::SendRequest;
 use http::{Method, Request, StatusCode, Uri};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use trefoil_api::names::{header, port};
@@ -169,13 +171,31 @@ async fn tiny_frames_to_a_reader_that_stalls_do_not_end_the_tunnel() {
         .send_request(connect(listener.local_addr().unwrap()), false)
         .unwrap();
     assert_eq!(response.await.unwrap().status(), StatusCode::OK);
-    let (_stalled, _) = listener.accept().await.unwrap();
-    stream.send_data(Bytes::from(vec![7; 600_000]), false).unwrap();
-    for _ in 0..200_000 {
-        stream.send_data(Bytes::from_static(b"x"), false).unwrap();
-        tokio::task::consume_budget().await;
-    }
+    let (mut stalled, _) = listener.accept().await.unwrap();
+    fill(&mut stream).await;
+    // Room for tiny frames, which nothing takes on.
+    stalled.read_exact(&mut vec![0; 768 * 1024]).await.unwrap();
     let application = mesh.server.echo().await;
-    let (response, _other) = send.send_request(connect(application), false).unwrap();
-    assert_eq!(response.await.unwrap().status(), StatusCode::OK);
+    for _ in 0..20 {
+        for _ in 0..20_000 {
+            stream.send_data(Bytes::from_static(b"x"), false).unwrap();
+        }
+        let (response, _other) = send.send_request(connect(application), false).unwrap();
+        assert_eq!(response.await.unwrap().status(), StatusCode::OK);
+        send = send.ready().await.unwrap();
+    }
+}
+
+/// Sends until nothing is taken for a while.
+async fn fill(stream: &mut SendStream<Bytes>) {
+    loop {
+        stream.reserve_capacity(64 * 1024);
+        let capacity = std::future::poll_fn(|cx| stream.poll_capacity(cx));
+        let Ok(capacity) = tokio::time::timeout(Duration::from_millis(300), capacity).await else {
+            stream.reserve_capacity(0);
+            return;
+        };
+        let chunk = vec![7; capacity.unwrap().unwrap()];
+        stream.send_data(chunk.into(), false).unwrap();
+    }
 }
