@@ -32,6 +32,13 @@ pub(crate) struct Flags {
 /// What to do.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Subcommand {
+    /// The planes, what they serve, and what is unhealthy.
+    Status,
+    /// What the mesh holds about a pod: its plane, its workload, certificates, policies, connections.
+    Config {
+        /// NAMESPACE/POD.
+        pod: String,
+    },
     /// Show objects.
     Get(Which),
     /// Make objects as files say, and remove what they no longer say.

@@ -1,12 +1,16 @@
 //! `trefoilctl`: looks at a mesh, changes it, and makes one on this machine.
 
 mod ask;
+mod config;
 mod connect;
+mod descriptors;
 mod flags;
 mod kinds;
 mod local;
 mod object;
 mod output;
+mod planes;
+mod status;
 
 use std::process::ExitCode;
 
@@ -17,18 +21,21 @@ use local::mesh::Mesh;
 
 fn main() -> ExitCode {
     let flags = Flags::parse();
-    if let Subcommand::Local {
-        command: LocalCommand::Enter(enter),
-        ..
-    } = &flags.command
-    {
-        return report(enter_namespace(enter));
+    match &flags.command {
+        Subcommand::Local {
+            command: LocalCommand::Enter(enter),
+        } => return report(enter_namespace(enter)),
+        Subcommand::Local {
+            command: LocalCommand::Up(up),
+        } if up.detached => descriptors::close_inherited(),
+        _ => {}
     }
     report(run(flags))
 }
 
 /// Becomes another program: before any thread exists.
 fn enter_namespace(flags: &local::EnterFlags) -> anyhow::Result<i32> {
+    descriptors::close_inherited();
     let enter: local::enter::Enter = serde_json::from_str(&flags.spec)?;
     Err(enter.exec(&flags.command))
 }
@@ -67,7 +74,16 @@ async fn dispatch(flags: Flags) -> anyhow::Result<i32> {
     let mesh = Mesh::new(&flags.mesh)?;
     let kubeconfig = connect::kubeconfig_path(flags.kubeconfig.as_deref(), &mesh);
     let client = async || connect::client(kubeconfig.as_deref()).await;
+    let planes = async || {
+        let local = kubeconfig.as_deref() == Some(mesh.kubeconfig().as_path());
+        anyhow::Ok(planes::Planes::new(client().await?, local.then(|| mesh.clone())))
+    };
     match flags.command {
+        Subcommand::Status => {
+            let status = status::gather(&planes().await?).await?;
+            return Ok(i32::from(!status::print(&status, flags.output)?));
+        }
+        Subcommand::Config { pod } => config::print(&planes().await?, &pod, flags.output).await?,
         Subcommand::Get(which) => object::get(&client().await?, &which, flags.output).await?,
         Subcommand::Delete(which) => object::delete(&client().await?, &which).await?,
         Subcommand::Apply { file, namespace } => {
@@ -112,7 +128,7 @@ async fn local(mesh: Mesh, format: output::Format, command: LocalCommand) -> any
         LocalCommand::Delete { pods } => commands::delete(&mesh, &pods).await?,
         LocalCommand::Logs { of, sidecar } => commands::logs(&mesh, of.as_deref(), sidecar)?,
         LocalCommand::Namespace { name, mode } => commands::namespace(&mesh, &name, &mode).await?,
-        LocalCommand::Enter(flags) => return enter_namespace(&flags),
+        LocalCommand::Enter(_) => anyhow::bail!("namespaces are entered before anything else is done"),
     }
     Ok(0)
 }

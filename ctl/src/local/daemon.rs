@@ -53,6 +53,7 @@ pub(crate) struct Daemon {
     pods: Mutex<BTreeMap<(String, String), PodEntry>>,
     sidecars: Mutex<BTreeMap<String, Supervised>>,
     used: Mutex<BTreeSet<(u8, u8)>>,
+    last: Mutex<BTreeMap<u8, u8>>,
     tokens: Mutex<Vec<TokenFile>>,
 }
 
@@ -112,6 +113,7 @@ impl Daemon {
             pods: Mutex::default(),
             sidecars: Mutex::default(),
             used: Mutex::default(),
+            last: Mutex::default(),
             tokens: Mutex::default(),
         }
     }
@@ -135,9 +137,15 @@ impl Daemon {
                     .context("this mesh has no nodes")?
             }
         };
-        let free = (2..=250).find(|index| !used.contains(&(node.0, *index)));
+        // An address that was just given back is the last to be given again: peers forget it meanwhile.
+        let mut last = locked(&self.last);
+        let from = last.get(&node.0).map_or(2, |index| index + 1);
+        let free = (from..=250)
+            .chain(2..from)
+            .find(|index| !used.contains(&(node.0, *index)));
         let index = free.with_context(|| format!("node {} has no address left", node.name()))?;
         used.insert((node.0, index));
+        last.insert(node.0, index);
         Ok(PodAddresses { node: node.0, index })
     }
 

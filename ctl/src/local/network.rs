@@ -151,6 +151,15 @@ pub(crate) async fn make_pod(mesh: &Mesh, netns: &str, addresses: PodAddresses) 
     Ok(())
 }
 
+/// Removes a pod's link and namespace. Others may hold the namespace a little longer, so its link goes first.
+pub(crate) async fn remove_pod(mesh: &Mesh, netns: &str, addresses: PodAddresses) -> anyhow::Result<()> {
+    let node = Connection::<Route>::new_in(mesh.node_netns(Node(addresses.node)).as_str())?;
+    if node.get_link_by_name(addresses.link().as_str()).await?.is_some() {
+        node.del_link(addresses.link()).await?;
+    }
+    remove_namespace(netns)
+}
+
 /// A namespace that is made, or made anew, with loopback up.
 async fn make_namespace(mesh: &Mesh, name: &str, router: bool) -> anyhow::Result<Netns> {
     let made = async {

@@ -294,7 +294,7 @@ pub(crate) async fn tear_down(daemon: &Daemon, pod: &MadePod) {
     if let Err(error) = cni::delete(daemon, pod).await {
         tracing::warn!("pod {}/{}: CNI DEL: {error:#}", pod.namespace, pod.name);
     }
-    if let Err(error) = network::remove_namespace(&pod.netns) {
+    if let Err(error) = network::remove_pod(&daemon.mesh, &pod.netns, pod.addresses).await {
         tracing::warn!("pod {}/{}: {error:#}", pod.namespace, pod.name);
     }
     // The log outlives the pod; the rest is of no use to anybody.

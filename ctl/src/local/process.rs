@@ -64,7 +64,7 @@ impl Program {
         let log = open_log(&self.log)?;
         let mut command = tokio::process::Command::from(self.enter.command(&self.command)?);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        command.process_group(0);
+        command.process_group(0).env("NO_COLOR", "1");
         command.spawn().with_context(|| format!("starting {}", self.name))
     }
 }

@@ -1,0 +1,267 @@
+//! Asks the mesh's own processes what they hold, each through its admin socket: of the mesh on this machine
+//! directly, of a cluster by running the process's own `admin` subcommand in its pod. It decides nothing.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, AttachParams, ListParams};
+use kube::{Client, ResourceExt};
+use serde_json::Value;
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
+use trefoil_api::names::{MESH_NAMESPACE, SIDECAR_CONTAINER};
+
+use crate::ask;
+use crate::local::mesh::{Mesh, Node};
+
+/// What a process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Role {
+    /// Decides what everybody is told.
+    ControlPlane,
+    /// Redirects the pods of a node.
+    Agent,
+    /// The plane of a node's ambient pods.
+    NodeProxy,
+    /// The plane of one pod.
+    Sidecar,
+}
+
+/// A process that can be asked.
+#[derive(Clone, Debug)]
+pub(crate) struct Plane {
+    /// What it is.
+    pub(crate) role: Role,
+    /// Of which node; none of a control plane.
+    pub(crate) node: Option<String>,
+    /// The pod that it serves or is.
+    pub(crate) of: String,
+    way: Way,
+}
+
+#[derive(Clone, Debug)]
+enum Way {
+    Socket(PathBuf),
+    Exec {
+        namespace: String,
+        pod: String,
+        container: String,
+        binary: &'static str,
+    },
+}
+
+/// How the processes of a mesh are reached.
+#[derive(Clone)]
+pub(crate) struct Planes {
+    client: Client,
+    local: Option<Mesh>,
+}
+
+impl Role {
+    /// For people.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::ControlPlane => "control plane",
+            Self::Agent => "agent",
+            Self::NodeProxy => "node proxy",
+            Self::Sidecar => "sidecar",
+        }
+    }
+
+    fn binary(self) -> &'static str {
+        match self {
+            Self::ControlPlane => "trefoil-control-plane",
+            Self::Agent => "trefoil-cni",
+            Self::NodeProxy => "trefoil-node",
+            Self::Sidecar => "trefoil-sidecar",
+        }
+    }
+}
+
+impl Planes {
+    /// The processes of the mesh behind `client`, which is the one on this machine if `local` says so.
+    pub(crate) fn new(client: Client, local: Option<Mesh>) -> Self {
+        Self { client, local }
+    }
+
+    /// The mesh on this machine, if it is one.
+    pub(crate) fn local(&self) -> Option<&Mesh> {
+        self.local.as_ref()
+    }
+
+    /// The API server.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Every process of the mesh.
+    pub(crate) async fn all(&self) -> anyhow::Result<Vec<Plane>> {
+        let pods = Api::<Pod>::all(self.client.clone())
+            .list(&ListParams::default())
+            .await?
+            .items;
+        let mut planes: Vec<Plane> = pods
+            .iter()
+            .filter(|pod| runs(pod))
+            .filter_map(|pod| self.of_pod(pod))
+            .collect();
+        if let Some(mesh) = &self.local {
+            let way = Way::Socket(mesh.control_plane_admin());
+            planes.push(Plane {
+                role: Role::ControlPlane,
+                node: None,
+                of: "control-plane".into(),
+                way,
+            });
+        }
+        planes.sort_by(|a, b| (a.role, &a.node, &a.of).cmp(&(b.role, &b.node, &b.of)));
+        Ok(planes)
+    }
+
+    /// The process of a role on a node.
+    pub(crate) async fn on_node(&self, role: Role, node: &str) -> anyhow::Result<Plane> {
+        let planes = self.all().await?;
+        let found = planes
+            .into_iter()
+            .find(|plane| plane.role == role && plane.node.as_deref() == Some(node));
+        found.with_context(|| format!("no {} runs on node {node}", role.name()))
+    }
+
+    /// The control plane.
+    pub(crate) async fn control_plane(&self) -> anyhow::Result<Plane> {
+        let found = self
+            .all()
+            .await?
+            .into_iter()
+            .find(|plane| plane.role == Role::ControlPlane);
+        found.context("no control plane runs")
+    }
+
+    /// The process that a pod is, or the sidecar in it.
+    fn of_pod(&self, pod: &Pod) -> Option<Plane> {
+        let (namespace, name) = (pod.namespace()?, pod.name_any());
+        let node = pod.spec.as_ref()?.node_name.clone();
+        if namespace != MESH_NAMESPACE {
+            return has_sidecar(pod).then(|| self.sidecar(&namespace, &name, node));
+        }
+        let (role, folder) = match pod.labels().get("app")?.as_str() {
+            "trefoil-control-plane" => (Role::ControlPlane, ""),
+            "trefoil-cni" => (Role::Agent, "agent"),
+            "trefoil-node" => (Role::NodeProxy, "node"),
+            _ => return None,
+        };
+        let way = match &self.local {
+            Some(mesh) => {
+                let directory = mesh.node_directory(Node::parse(node.as_deref()?)?);
+                Way::Socket(directory.join(folder).join("admin.sock"))
+            }
+            None => {
+                let container = pod.spec.as_ref()?.containers.first()?.name.clone();
+                Way::Exec {
+                    namespace,
+                    pod: name.clone(),
+                    container,
+                    binary: role.binary(),
+                }
+            }
+        };
+        Some(Plane {
+            role,
+            node,
+            of: name,
+            way,
+        })
+    }
+
+    fn sidecar(&self, namespace: &str, name: &str, node: Option<String>) -> Plane {
+        let way = match &self.local {
+            Some(mesh) => Way::Socket(mesh.sidecar_admin(namespace, name)),
+            None => Way::Exec {
+                namespace: namespace.into(),
+                pod: name.into(),
+                container: SIDECAR_CONTAINER.into(),
+                binary: Role::Sidecar.binary(),
+            },
+        };
+        Plane {
+            role: Role::Sidecar,
+            node,
+            of: format!("{namespace}/{name}"),
+            way,
+        }
+    }
+}
+
+/// Whether a pod was created with a sidecar.
+pub(crate) fn has_sidecar(pod: &Pod) -> bool {
+    let containers = pod
+        .spec
+        .iter()
+        .flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers));
+    containers
+        .into_iter()
+        .any(|container| container.name == SIDECAR_CONTAINER)
+}
+
+fn runs(pod: &Pod) -> bool {
+    pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running")
+}
+
+impl Plane {
+    /// What it answers to a question such as `status`.
+    pub(crate) async fn ask(&self, planes: &Planes, question: &str) -> anyhow::Result<Value> {
+        let body = match &self.way {
+            Way::Socket(path) => {
+                let stream = UnixStream::connect(path).await;
+                let stream = stream
+                    .with_context(|| format!("the {} of {} does not answer", self.role.name(), self.of))?;
+                let (status, body) = ask::get(stream, &format!("/{question}")).await?;
+                anyhow::ensure!(status == 200, "{question}: {status}: {body}");
+                body
+            }
+            Way::Exec {
+                namespace,
+                pod,
+                container,
+                binary,
+            } => {
+                execute(
+                    planes.client(),
+                    namespace,
+                    pod,
+                    container,
+                    &[binary, "admin", question],
+                )
+                .await?
+            }
+        };
+        serde_json::from_str(&body)
+            .with_context(|| format!("the {} of {} answered no JSON", self.role.name(), self.of))
+    }
+}
+
+/// What a command in a pod's container writes.
+pub(crate) async fn execute(
+    client: &Client,
+    namespace: &str,
+    pod: &str,
+    container: &str,
+    command: &[&str],
+) -> anyhow::Result<String> {
+    let pods = Api::<Pod>::namespaced(client.clone(), namespace);
+    let parameters = AttachParams::default()
+        .container(container)
+        .stdout(true)
+        .stderr(true);
+    let run = async {
+        let mut attached = pods.exec(pod, command.to_vec(), &parameters).await?;
+        let mut output = String::new();
+        let mut stdout = attached.stdout().context("no output")?;
+        stdout.read_to_string(&mut output).await?;
+        attached.join().await?;
+        anyhow::Ok(output)
+    };
+    run.await
+        .with_context(|| format!("running {} in {namespace}/{pod}", command[0]))
+}

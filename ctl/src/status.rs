@@ -1,0 +1,291 @@
+//! `status`: the planes, what each serves, its certificates, how stale it may be, and what is unhealthy.
+//! It shows what the processes say of themselves.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::output::{Format, Table, Tone, toned};
+use crate::planes::{Plane, Planes, Role};
+
+/// The state of a mesh.
+#[derive(Debug, Serialize)]
+pub(crate) struct Status {
+    planes: Vec<PlaneStatus>,
+    /// What is not as it should be.
+    pub(crate) unhealthy: Vec<String>,
+}
+
+/// What one process says of itself.
+#[derive(Debug, Serialize)]
+struct PlaneStatus {
+    role: &'static str,
+    of: String,
+    node: Option<String>,
+    ready: bool,
+    pods: Option<u64>,
+    certificates: Option<Certificates>,
+    connected: Option<bool>,
+    restarts: u64,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Certificates {
+    valid: usize,
+    not_valid: Vec<String>,
+    next_expiry_seconds: Option<u64>,
+}
+
+/// Asks every process.
+pub(crate) async fn gather(planes: &Planes) -> anyhow::Result<Status> {
+    let all = planes.all().await?;
+    let answers = futures::future::join_all(all.iter().map(|plane| of_plane(planes, plane))).await;
+    let mut status = Status {
+        planes: Vec::new(),
+        unhealthy: Vec::new(),
+    };
+    for (plane, complaints) in answers {
+        status.planes.push(plane);
+        status.unhealthy.extend(complaints);
+    }
+    Ok(status)
+}
+
+async fn of_plane(planes: &Planes, plane: &Plane) -> (PlaneStatus, Vec<String>) {
+    let who = format!("{} {}", plane.role.name(), plane.of);
+    let mut shown = PlaneStatus {
+        role: plane.role.name(),
+        of: plane.of.clone(),
+        node: plane.node.clone(),
+        ready: false,
+        pods: None,
+        certificates: None,
+        connected: None,
+        restarts: 0,
+    };
+    let said = match plane.ask(planes, "status").await {
+        Ok(said) => said,
+        Err(error) => return (shown, vec![format!("{who}: {error:#}")]),
+    };
+    let mut complaints = complaints(plane.role, &said);
+    shown.ready = complaints.is_empty();
+    shown.connected = said
+        .pointer("/controlPlane/connected")
+        .or(said.get("controlPlaneConnected"))
+        .and_then(Value::as_bool);
+    shown.pods = pods(plane.role, &said);
+    let workers = said.get("workers").and_then(Value::as_array);
+    shown.restarts = workers
+        .into_iter()
+        .flatten()
+        .filter_map(|worker| worker.get("restarts")?.as_u64())
+        .sum();
+    if matches!(plane.role, Role::NodeProxy | Role::Sidecar)
+        && let Ok(answer) = plane.ask(planes, "certificates").await
+    {
+        let certificates = certificates(&answer);
+        complaints.extend(
+            certificates
+                .not_valid
+                .iter()
+                .map(|one| format!("certificate {one}")),
+        );
+        shown.certificates = Some(certificates);
+    }
+    (
+        shown,
+        complaints
+            .into_iter()
+            .map(|complaint| format!("{who}: {complaint}"))
+            .collect(),
+    )
+}
+
+/// How many pods a process serves.
+fn pods(role: Role, said: &Value) -> Option<u64> {
+    match role {
+        Role::ControlPlane => None,
+        Role::Agent => said.get("pods")?.as_array().map(|pods| pods.len() as u64),
+        Role::NodeProxy => said.get("pods")?.as_u64(),
+        Role::Sidecar => Some(1),
+    }
+}
+
+/// What a process says is wrong.
+fn complaints(role: Role, said: &Value) -> Vec<String> {
+    let mut complaints = Vec::new();
+    let texts = |path: &str| {
+        let list = said
+            .pointer(path)
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default();
+        list.iter()
+            .map(|item| item.as_str().map_or_else(|| item.to_string(), Into::into))
+            .collect::<Vec<String>>()
+    };
+    for path in ["/awaiting", "/pending"] {
+        complaints.extend(texts(path).into_iter().map(|what| format!("waits for {what}")));
+    }
+    complaints.extend(
+        texts("/controlPlane/refused")
+            .into_iter()
+            .map(|what| format!("refused {what}")),
+    );
+    complaints.extend(
+        texts("/refusals")
+            .into_iter()
+            .map(|what| format!("a client refused {what}")),
+    );
+    for (path, complaint) in [
+        ("/ready", "not ready"),
+        ("/nodeProxyConnected", "no node proxy is connected"),
+        ("/controlPlaneConnected", "not connected to the control plane"),
+        (
+            "/controlPlane/connected",
+            "not connected to the control plane: serves with what it last knew",
+        ),
+    ] {
+        if said.pointer(path) == Some(&Value::Bool(false)) {
+            complaints.push(complaint.into());
+        }
+    }
+    if role == Role::ControlPlane {
+        for statement in said
+            .get("malformed")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+        {
+            let text = |key: &str| {
+                statement
+                    .get(key)
+                    .and_then(Value::as_str)
+                    .unwrap_or_default()
+                    .to_owned()
+            };
+            complaints.push(format!(
+                "policy {}: {}: {}",
+                text("policy"),
+                text("reason"),
+                text("message")
+            ));
+        }
+    }
+    let pods = said.get("pods").and_then(Value::as_array);
+    for pod in pods
+        .into_iter()
+        .flatten()
+        .filter(|pod| pod.get("settled") == Some(&Value::Bool(false)))
+    {
+        let text = |key: &str| {
+            pod.get(key)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned()
+        };
+        complaints.push(format!(
+            "pod {}/{} is not on its plane: {}",
+            text("namespace"),
+            text("name"),
+            text("remark")
+        ));
+    }
+    complaints
+}
+
+fn certificates(answer: &Value) -> Certificates {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    let mut summary = Certificates::default();
+    for one in answer
+        .get("certificates")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+    {
+        let text = |key: &str| one.get(key).and_then(Value::as_str).unwrap_or_default();
+        if text("state") == "valid" {
+            summary.valid += 1;
+            let left = one
+                .get("not_after")
+                .and_then(Value::as_u64)
+                .map(|end| end.saturating_sub(now));
+            summary.next_expiry_seconds = [summary.next_expiry_seconds, left].into_iter().flatten().min();
+        } else {
+            let why = format!("{}: {} {}", text("identity"), text("state"), text("failure"));
+            summary.not_valid.push(why.trim().into());
+        }
+    }
+    summary
+}
+
+/// Prints it; whether all is well.
+pub(crate) fn print(status: &Status, format: Format) -> anyhow::Result<bool> {
+    format.print(status, || render(status))?;
+    Ok(status.unhealthy.is_empty())
+}
+
+/// The text.
+pub(crate) fn render(status: &Status) -> String {
+    let mut table = Table::new(&[
+        "PLANE",
+        "OF",
+        "NODE",
+        "STATE",
+        "PODS",
+        "CERTIFICATES",
+        "CONTROL PLANE",
+        "RESTARTS",
+    ]);
+    let dash = || "-".to_owned();
+    for plane in &status.planes {
+        let state = if plane.ready {
+            toned(Tone::Good, "ready")
+        } else {
+            toned(Tone::Bad, "unhealthy")
+        };
+        let certificates = plane.certificates.as_ref().map_or_else(dash, |certificates| {
+            let expiry = certificates
+                .next_expiry_seconds
+                .map_or_else(String::new, |left| format!(", next ends in {}", span(left)));
+            format!("{} valid{expiry}", certificates.valid)
+        });
+        let connected = plane.connected.map_or_else(dash, |connected| {
+            if connected {
+                "connected".into()
+            } else {
+                toned(Tone::Odd, "away")
+            }
+        });
+        table.row([
+            plane.role.into(),
+            plane.of.clone(),
+            plane.node.clone().unwrap_or_else(dash),
+            state,
+            plane.pods.map_or_else(dash, |pods| pods.to_string()),
+            certificates,
+            connected,
+            plane.restarts.to_string(),
+        ]);
+    }
+    let mut text = table.render();
+    if status.unhealthy.is_empty() {
+        text.push_str(&format!("\n{}\n", toned(Tone::Good, "nothing is unhealthy")));
+    }
+    for complaint in &status.unhealthy {
+        text.push_str(&format!("\n{} {complaint}", toned(Tone::Bad, "unhealthy:")));
+    }
+    text
+}
+
+/// A span of time in its largest unit.
+fn span(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        _ => format!("{} h", seconds / 3600),
+    }
+}
