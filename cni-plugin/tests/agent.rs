@@ -4,10 +4,13 @@
 mod lab;
 mod node;
 
+use std::net::IpAddr;
+
 use lab::{CLIENT, POD, accept, dial, listen};
 use node::proxy::Proxy;
 use node::{Node, UID, previous_result, until};
 use serde_json::json;
+use trefoil_api::names::probe;
 use trefoil_api::proto::trefoil::v1::Plane;
 use trefoil_cni::kernel::inspect;
 use trefoil_cni::runtime::RuntimeError;
@@ -35,7 +38,7 @@ async fn a_new_pod_starts_on_the_node_plane_and_only_there() {
     })
     .await;
     // The declared probe port is open to the host's probes.
-    lab_probe(&node).await;
+    probes_reach_the_application(&node).await;
 
     node.del("shop").await;
     until("the proxy is told", async || !proxy.serves(UID)).await;
@@ -46,17 +49,16 @@ async fn a_new_pod_starts_on_the_node_plane_and_only_there() {
     .await;
 }
 
-async fn lab_probe(node: &Node) {
+async fn probes_reach_the_application(node: &Node) {
     node.lab.route_to_client().await;
     let application = listen(&node.lab.pod, 8080);
+    application.set_nonblocking(true).unwrap();
+    let reserved = IpAddr::from(probe::SOURCE_V4);
     until("the host rewrites probes", async || {
         dial(&node.lab.client, POD, 8080).unwrap();
-        let accepted = tokio::task::block_in_place(|| {
-            application.set_nonblocking(true).unwrap();
-            std::thread::sleep(std::time::Duration::from_millis(20));
-            application.accept()
-        });
-        accepted.is_ok_and(|(_, peer)| peer.ip().to_canonical().to_string() == "169.254.15.8")
+        application
+            .accept()
+            .is_ok_and(|(_, peer)| peer.ip().to_canonical() == reserved)
     })
     .await;
 }
@@ -187,4 +189,38 @@ async fn without_a_node_proxy_a_pod_waits() {
     assert!(matches!(error, RuntimeError::Refused { code: 11, .. }), "{error}");
     assert!(error.to_string().contains("node proxy"), "{error}");
     assert_eq!(node.plane().await, Plane::None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_in_the_middle_of_switches_it_converges() {
+    let mut node = Node::new("ambient").await;
+    node.api.put_pod(node.pod("shop", true));
+    node.control_plane.acknowledge(&[]);
+    let proxy = Proxy::start(&node.run_dir());
+    node.add_in_time("shop").await;
+    let _sidecar = [15101, 15106, 15108].map(|port| listen(&node.lab.pod, port));
+    let modes = [
+        ("sidecar", Plane::Sidecar),
+        ("ambient", Plane::Node),
+        ("none", Plane::None),
+    ];
+    for round in 0..9 {
+        let (mode, plane) = modes[round % modes.len()];
+        node.api.put_namespace("shop", &json!({MODE: mode}));
+        // Each time a little later.
+        for _ in 0..round * 4 {
+            inspect(&node.lab.pod).await.unwrap();
+        }
+        node.kill_agent();
+        node.start_agent();
+        node.redirected(plane).await;
+        until("the control plane knows", async || {
+            node.control_plane.plane(UID) == Some(plane)
+        })
+        .await;
+        until("the proxy serves it, or not", async || {
+            proxy.serves(UID) == (plane == Plane::Node)
+        })
+        .await;
+    }
 }

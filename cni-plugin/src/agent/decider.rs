@@ -272,12 +272,20 @@ pub(crate) async fn keep_host(
     use crate::redirection::host::host_table;
 
     let mut pause = Duration::from_millis(100);
+    let mut said = String::new();
     loop {
         let table = host_table(shared.options.kubelet_uid, &meshed.borrow_and_update().clone());
         let wait = match apply(&host, &table).await {
-            Ok(_) => Duration::from_secs(60),
+            Ok(_) => {
+                said.clear();
+                Duration::from_secs(60)
+            }
             Err(error) => {
-                tracing::warn!(%error, "probes are not recognised: the host's rules were not installed");
+                let reason = error.to_string();
+                if said != reason {
+                    tracing::warn!(%reason, "probes are not recognised: the host's rules were not installed");
+                    said = reason;
+                }
                 pause = (pause * 2).min(Duration::from_secs(5));
                 pause
             }

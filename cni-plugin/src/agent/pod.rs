@@ -22,7 +22,7 @@ const TAKEN: Duration = Duration::from_secs(10);
 /// How long peers may take to stop tunnelling to a pod, and half a second for the answer to arrive.
 const WITHDRAWN: Duration = Duration::from_millis(5500);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How often a pod is looked at though nothing happened: somebody may have flushed its rules.
 const REVIEW: Duration = Duration::from_secs(30);
 
