@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 
 use support::{Agent, NodeProxy, Pod, descriptors_of, kill, status_of, until, was_taken};
 use trefoil_api::names::port::{HBONE, INBOUND, OUTBOUND};
+use trefoil_api::proto::istio::workload::zds::workload_request::Payload;
+use trefoil_api::proto::istio::workload::zds::{AddWorkload, DelWorkload, KeepWorkload, SnapshotSent};
 
 const LISTENERS: [u16; 3] = [OUTBOUND, INBOUND, HBONE];
 
@@ -180,8 +182,7 @@ async fn a_node_proxy_that_is_told_to_end_leaves_its_listeners_to_the_next() {
     let feed = agent.feed().await;
     feed.snapshot(&[&pod]).await;
     node.serves("shared", &["uid-1"]).await;
-    let supervisor = rustix::process::Pid::from_raw(node.child.id().unwrap().cast_signed()).unwrap();
-    rustix::process::kill_process(supervisor, rustix::process::Signal::TERM).unwrap();
+    node.terminate();
     let status = node.child.wait().await.unwrap();
     assert!(status.success(), "{status}");
 
@@ -195,6 +196,62 @@ async fn a_node_proxy_that_is_told_to_end_leaves_its_listeners_to_the_next() {
     feed.snapshot(&[&pod]).await;
     successor.serves("shared", &["uid-1"]).await;
     assert!(was_taken(&mut meanwhile));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_breaks_the_feeds_protocol_is_answered_and_the_connection_left() {
+    let agent = Agent::start();
+    let _node = NodeProxy::start(&agent, &[]);
+    let pod = Pod::new("uid-1", "shop", "cart");
+    let uid = || "uid-1".to_owned();
+    let bare = Payload::Add(AddWorkload {
+        uid: uid(),
+        workload_info: None,
+    });
+    let del = Payload::Del(DelWorkload { uid: uid() });
+    let again = Payload::SnapshotSent(SnapshotSent {});
+    let late = Payload::Keep(KeepWorkload { uid: uid() });
+    for (payload, with) in [(bare, Some(&pod)), (del, Some(&pod)), (again, None), (late, None)] {
+        let feed = agent.feed().await;
+        feed.snapshot(&[]).await;
+        assert_ne!(feed.says(payload, with).await, "");
+        assert!(feed.ended().await);
+    }
+    // Unknown, but no breach: the agent is told, and the feed goes on.
+    let feed = agent.feed().await;
+    assert_ne!(
+        feed.says(Payload::Keep(KeepWorkload { uid: uid() }), None).await,
+        ""
+    );
+    feed.snapshot(&[&pod]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_says_what_it_awaits_and_how_it_is() {
+    let agent = Agent::start();
+    let node = NodeProxy::start(&agent, &[]);
+    let answer = until("an answer", async || node.readiness()).await;
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    assert!(
+        answer.contains("control plane: policies and workloads"),
+        "{answer}"
+    );
+    assert!(answer.contains("pods: the agent's snapshot"), "{answer}");
+    let feed = agent.feed().await;
+    feed.snapshot(&[]).await;
+    until("the snapshot is not awaited", async || {
+        let answer = node.readiness()?;
+        (!answer.contains("snapshot")).then_some(())
+    })
+    .await;
+    drop(feed);
+    until("the feed is awaited", async || {
+        node.readiness()?.contains("pods: the agent's feed").then_some(())
+    })
+    .await;
+    assert!(node.admin(&["config"]).await.contains("\"plane\":\"node\""));
+    node.admin(&["log-level", "debug"]).await;
+    assert!(node.admin(&["log-level"]).await.contains("debug"));
 }
 
 /// Inodes of the listeners in a pod, by port.

@@ -4,10 +4,11 @@
 
 mod support;
 
+use std::io::Read;
 use std::sync::Arc;
 
 use support::known::{Authority, keep_keys, remember, services, workload};
-use support::wire::{answer, application, call, link, redirect};
+use support::wire::{answer, application, call, converse, link, redirect};
 use support::{Agent, NodeProxy, Pod, kill, until};
 use trefoil_api::proto::trefoil::v1::Isolation;
 
@@ -112,11 +113,57 @@ async fn neighbours_in_one_worker_need_no_keys() {
     for stream in calls {
         assert_eq!(answer(stream), "10.9.0.1");
     }
+    let metrics = node.metrics().unwrap();
+    for series in [
+        "istio_tcp_connections_opened_total{",
+        "trefoil_node_granted_total{what=\"sockets\",scope=\"shared\"}",
+        "trefoil_node_workers 1",
+    ] {
+        assert!(metrics.contains(series), "{series} in {metrics}");
+    }
     // A pod that leaves and comes back is served at once, over the listeners it had.
     assert_eq!(feed.del("uid-2").await, "");
     assert_eq!(feed.add(&vault).await, "");
-    until("it is served again", async || {
-        (answer(call(&cart)) == "10.9.0.1").then_some(())
+    node.serves("shared", &["uid-1", "uid-2"]).await;
+    assert_eq!(answer(call(&cart)), "10.9.0.1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_keeps_what_is_established_and_refuses_nothing() {
+    let agent = Agent::start();
+    let (cart, vault) = pods();
+    let known = vec![
+        workload(&cart, [10, 9, 0, 1], Isolation::Shared, false),
+        workload(&vault, [10, 9, 0, 2], Isolation::Shared, false),
+    ];
+    remember(&agent, known).await;
+    let mut old = NodeProxy::start_as(&agent, "old", "60", &[]);
+    let first = agent.feed().await;
+    first.snapshot(&[&cart, &vault]).await;
+    old.serves("shared", &["uid-1", "uid-2"]).await;
+    let mut established = call(&cart);
+    let mut address = [0; 8];
+    established.read_exact(&mut address).unwrap();
+
+    let new = NodeProxy::start_as(&agent, "new", "2", &[]);
+    let second = agent.feed().await;
+    second.snapshot(&[&cart, &vault]).await;
+    new.serves("shared", &["uid-1", "uid-2"]).await;
+    old.terminate();
+    until("the old one drains", async || {
+        (old.asks("/status").await?["draining"] == true).then_some(())
     })
     .await;
+    for _ in 0..100 {
+        assert_eq!(answer(call(&cart)), "10.9.0.1");
+    }
+    assert_eq!(converse(&mut established, "still here"), "still here");
+    drop(established);
+    // The last connection has ended: long before the deadline, so does the process.
+    assert!(old.child.wait().await.unwrap().success());
+    assert_eq!(answer(call(&cart)), "10.9.0.1");
+    assert_eq!(
+        agent.stored_keys().iter().filter(|key| key.contains('/')).count(),
+        6
+    );
 }

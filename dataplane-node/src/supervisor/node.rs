@@ -175,6 +175,10 @@ impl Node {
     /// Lets a pod finish. Nothing of it remains stored.
     pub(crate) async fn remove(&self, uid: &str) -> Result<(), PodError> {
         self.release(uid);
+        // A process that leaves lets its successor decide what is stored: the pod may have come back.
+        if self.parts.drain.is_draining() {
+            return Ok(());
+        }
         Ok(self.parts.keeper.remove(stored_names(uid)).await?)
     }
 

@@ -27,6 +27,8 @@ pub(crate) fn start(flags: &RunFlags, worker: &Worker) -> io::Result<(Child, Pac
         .stdin(Stdio::from(theirs))
         .stdout(Stdio::null())
         .stderr(Stdio::inherit())
+        // Ctrl-C on a terminal is for the supervisor, which drains them.
+        .process_group(0)
         .kill_on_drop(true)
         .spawn()?;
     Ok((child, PacketSocket::new(ours)?))

@@ -166,6 +166,7 @@ impl Worker {
             let right = entry.wanted && entry.told.as_ref().is_some_and(|told| told.is(&entry.assignment));
             if !right && entry.told.take().is_some() {
                 entry.draining += 1;
+                entry.confirmed = false;
                 orders.push(Order {
                     payload: to_worker::Payload::RemovePod(RemovePod { uid: uid.clone() }),
                     listeners_of: None,
@@ -174,7 +175,6 @@ impl Worker {
             if entry.wanted && !right {
                 orders.push(add(&entry.assignment));
                 entry.told = Some(entry.assignment.clone());
-                entry.confirmed = false;
             }
             entry.wanted || entry.draining > 0
         });

@@ -119,7 +119,7 @@ impl Inbox {
         }
         let missing = |what: &str| io::Error::other(format!("no listener for {what}"));
         // Sockets of an earlier pod of this uid may be of another namespace.
-        self.pools.forget(&add.uid);
+        self.pools.renew(&add.uid);
         self.signer.add(&add.uid, identity.clone());
         Ok(Pod {
             workload_uid: workload_uid(&add.namespace, &add.name),

@@ -59,7 +59,15 @@ impl Pools {
         }
     }
 
-    /// Drops a pod's sockets: they belong to a namespace that it may no longer have.
+    /// Drops a pod's sockets: they belong to a namespace that it may no longer have. Whoever waits goes on.
+    pub(super) fn renew(&self, uid: &str) {
+        let mut pools = self.lock();
+        for (_, pool) in pools.iter_mut().filter(|((other, _), _)| other == uid) {
+            pool.ready.clear();
+        }
+    }
+
+    /// A pod is served no more.
     pub(super) fn forget(&self, uid: &str) {
         self.lock().retain(|(other, _), _| other != uid);
     }

@@ -7,7 +7,7 @@ pub(crate) mod known;
 pub(crate) mod wire;
 
 use std::collections::BTreeMap;
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -229,6 +229,13 @@ impl Feed {
         ack.error
     }
 
+    /// The node proxy ends the connection.
+    pub(crate) async fn ended(&self) -> bool {
+        let received = self.socket.receive::<WorkloadResponse>();
+        let received = tokio::time::timeout(PATIENCE, received).await.unwrap();
+        !matches!(received, Ok(Some(_)))
+    }
+
     pub(crate) async fn add(&self, pod: &Pod) -> String {
         let workload_info = Some(WorkloadInfo {
             name: pod.name.into(),
@@ -258,24 +265,43 @@ impl Feed {
 pub(crate) struct NodeProxy {
     pub child: Child,
     admin: PathBuf,
+    metrics: String,
+    readiness: String,
+}
+
+/// An address that nobody listens on now.
+fn free_address() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().to_string()
+}
+
+/// What is served at a path, head and body.
+fn get(address: &str, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut response = String::new();
+    stream.read_to_string(&mut response).ok()?;
+    Some(response)
 }
 
 impl NodeProxy {
     pub(crate) fn start(agent: &Agent, extra: &[&str]) -> Self {
+        Self::start_as(agent, "node", "2", extra)
+    }
+
+    /// One of several: under a name, with seconds to drain.
+    pub(crate) fn start_as(agent: &Agent, name: &str, drain: &str, extra: &[&str]) -> Self {
         let folder = agent.folder.path();
-        let admin = folder.join("node/admin.sock");
+        let admin = folder.join(name).join("admin.sock");
         let path = |name: &str| folder.join(name);
+        let (metrics, readiness) = (free_address(), free_address());
         let child = Command::new(env!("CARGO_BIN_EXE_trefoil-node"))
             .args(["run", "--node", "n1", "--control-plane", "https://127.0.0.1:9"])
-            .args([
-                "--metrics-listen",
-                "127.0.0.1:0",
-                "--readiness-listen",
-                "127.0.0.1:0",
-            ])
+            .args(["--metrics-listen", &metrics, "--readiness-listen", &readiness])
             .args([
                 "--drain-deadline",
-                "2",
+                drain,
                 "--log-level",
                 "warn,access=off,trefoil_dataplane_core::discovery=error",
             ])
@@ -294,7 +320,45 @@ impl NodeProxy {
             .kill_on_drop(true)
             .spawn()
             .unwrap();
-        Self { child, admin }
+        Self {
+            child,
+            admin,
+            metrics,
+            readiness,
+        }
+    }
+
+    /// The page of metrics.
+    pub(crate) fn metrics(&self) -> Option<String> {
+        get(&self.metrics, "/metrics")
+    }
+
+    /// The answer to a readiness probe.
+    pub(crate) fn readiness(&self) -> Option<String> {
+        get(&self.readiness, "/healthz/ready")
+    }
+
+    /// What the admin subcommand prints.
+    pub(crate) async fn admin(&self, question: &[&str]) -> String {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_trefoil-node"));
+        let command = command
+            .arg("admin")
+            .arg("--admin-socket")
+            .arg(&self.admin)
+            .args(question);
+        let output = command.output().await.unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Tells it to end in good order.
+    pub(crate) fn terminate(&self) {
+        let process = rustix::process::Pid::from_raw(self.child.id().unwrap().cast_signed()).unwrap();
+        rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
     }
 
     /// What the admin interface answers.

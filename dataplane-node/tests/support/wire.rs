@@ -1,7 +1,7 @@
 //! Two pods on one link, redirected as the agent would, and an application that says who called.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -80,19 +80,23 @@ fn run(program: &str, arguments: &[&str], input: &str) {
     assert!(child.wait().unwrap().success(), "{program} {arguments:?}");
 }
 
-/// An application in a pod that tells everybody their own address, for as long as the test runs.
+/// An application in a pod that tells everybody their own address and then repeats what it hears, for as
+/// long as the test runs.
 pub(crate) fn application(pod: &Pod) {
     let listener = pod.within(|| TcpListener::bind(("0.0.0.0", APPLICATION)).unwrap());
     std::thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
-            let mut stream: TcpStream = stream;
-            let peer = stream
-                .peer_addr()
-                .map(|peer| peer.ip().to_string())
-                .unwrap_or_default();
-            let _ = stream.write_all(peer.as_bytes());
+            std::thread::spawn(move || answer_one(stream));
         }
     });
+}
+
+fn answer_one(mut stream: TcpStream) -> std::io::Result<()> {
+    let peer = stream.peer_addr()?.ip();
+    stream.write_all(peer.to_string().as_bytes())?;
+    let mut heard = stream.try_clone()?;
+    std::io::copy(&mut heard, &mut stream)?;
+    Ok(())
 }
 
 /// Connects from a pod to the application of another.
@@ -107,6 +111,15 @@ pub(crate) fn call(pod: &Pod) -> TcpStream {
 /// What the application answered.
 pub(crate) fn answer(mut stream: TcpStream) -> String {
     let mut answer = String::new();
+    stream.shutdown(Shutdown::Write).unwrap();
     stream.read_to_string(&mut answer).unwrap();
     answer
+}
+
+/// Says something on a connection, and hears as much.
+pub(crate) fn converse(stream: &mut TcpStream, say: &str) -> String {
+    stream.write_all(say.as_bytes()).unwrap();
+    let mut heard = vec![0; say.len()];
+    stream.read_exact(&mut heard).unwrap();
+    String::from_utf8(heard).unwrap()
 }
