@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
+use crate::demo::app::App;
 use crate::local::LocalCommand;
 use crate::object::Which;
 use crate::output::Format;
@@ -67,6 +68,15 @@ pub(crate) enum Subcommand {
         /// Labels are always overwritten; accepted for those used to it.
         #[arg(long)]
         overwrite: bool,
+    },
+    /// One mesh on this machine, shown: paths, identities, a live policy, a live switch. As root.
+    Demo,
+    /// The programs that the demonstration runs in its pods.
+    #[command(hide = true)]
+    DemoApp {
+        /// Which.
+        #[command(subcommand)]
+        app: App,
     },
     /// Completions for a shell.
     Completion {

@@ -3,6 +3,7 @@
 mod ask;
 mod config;
 mod connect;
+mod demo;
 mod descriptors;
 mod flags;
 mod kinds;
@@ -105,9 +106,16 @@ async fn dispatch(flags: Flags) -> anyhow::Result<i32> {
             let mut command = <Flags as clap::CommandFactory>::command();
             clap_complete::generate(shell, &mut command, "trefoilctl", &mut std::io::stdout());
         }
+        Subcommand::Demo => return demo::run(demo_mesh(&mesh)?).await,
+        Subcommand::DemoApp { app } => return demo::app::run(app).await,
         Subcommand::Local { command } => return local(mesh, flags.output, command).await,
     }
     Ok(0)
+}
+
+/// A mesh of the demonstration's own, beside the user's.
+fn demo_mesh(mesh: &Mesh) -> anyhow::Result<Mesh> {
+    Mesh::new(&format!("{}-demo", mesh.name))
 }
 
 async fn local(mesh: Mesh, format: output::Format, command: LocalCommand) -> anyhow::Result<i32> {
@@ -124,6 +132,7 @@ async fn local(mesh: Mesh, format: output::Format, command: LocalCommand) -> any
             let (namespace, pod) = local::pod_name(&pod)?;
             return run::exec(&mesh, namespace, pod, &command).await;
         }
+        LocalCommand::Demo => return demo::run(demo_mesh(&mesh)?).await,
         LocalCommand::Status => commands::status(&mesh, format).await?,
         LocalCommand::Delete { pods } => commands::delete(&mesh, &pods).await?,
         LocalCommand::Logs { of, sidecar } => commands::logs(&mesh, of.as_deref(), sidecar)?,

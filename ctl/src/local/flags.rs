@@ -26,6 +26,8 @@ pub(crate) enum LocalCommand {
     },
     /// What runs.
     Status,
+    /// The demonstration, in a mesh of its own.
+    Demo,
     /// End pods and remove them.
     Delete {
         /// NAMESPACE/POD.

@@ -1,0 +1,151 @@
+//! `trefoilctl demo`: one mesh on this machine, with workloads in sidecars, on the nodes' proxies and outside,
+//! and what a user would do to it. It tells only what the planes and the programs themselves say.
+
+pub(crate) mod access;
+pub(crate) mod app;
+mod cast;
+mod pairs;
+mod policy;
+mod switch;
+
+use std::time::Instant;
+
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::connect;
+use crate::local::command::{down, up_detached};
+use crate::local::mesh::Mesh;
+use crate::local::protocol::PodRequest;
+use crate::local::{UpFlags, run};
+use crate::output::{Tone, toned};
+use crate::planes::Planes;
+use crate::status;
+use cast::Member;
+
+/// The demonstration while it runs.
+pub(crate) struct Demo {
+    mesh: Mesh,
+    planes: Planes,
+    members: Vec<Member>,
+}
+
+/// Shows everything, and removes it, also when interrupted.
+pub(crate) async fn run(mesh: Mesh) -> anyhow::Result<i32> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let started = Instant::now();
+    let shown = tokio::select! {
+        shown = show(&mesh) => shown.map(|()| 0),
+        _ = interrupt.recv() => Ok(130),
+        _ = terminate.recv() => Ok(143),
+    };
+    down(&mesh).await?;
+    if let Ok(0) = shown {
+        println!(
+            "\n{}",
+            toned(
+                Tone::Faint,
+                &format!(
+                    "everything is removed again; {:.0} s",
+                    started.elapsed().as_secs_f32()
+                )
+            )
+        );
+    }
+    shown
+}
+
+async fn show(mesh: &Mesh) -> anyhow::Result<()> {
+    heading("A mesh on this machine: two nodes, a control plane, an agent and a node proxy on each");
+    let began = Instant::now();
+    // One that an earlier demonstration left.
+    down(mesh).await?;
+    up_detached(mesh, &flags()).await?;
+    println!("up in {:.1} s", began.elapsed().as_secs_f32());
+    let client = connect::client(Some(&mesh.kubeconfig())).await?;
+    let planes = Planes::new(client, Some(mesh.clone()));
+    let mut demo = Demo {
+        mesh: mesh.clone(),
+        planes,
+        members: cast::members(),
+    };
+    demo.start().await?;
+    pairs::show(&demo).await?;
+    demo.batch().await?;
+    policy::show(&demo).await?;
+    switch::show(&demo).await?;
+    heading("What trefoilctl status says");
+    print!("{}", status::render(&status::gather(&demo.planes).await?));
+    Ok(())
+}
+
+fn flags() -> UpFlags {
+    UpFlags {
+        nodes: 2,
+        certificate_lifetime: None,
+        isolation: None,
+        detach: true,
+        foreground: false,
+        detached: false,
+    }
+}
+
+/// A heading of the story.
+fn heading(text: &str) {
+    println!("\n{}", toned(Tone::Strong, text));
+}
+
+impl Demo {
+    async fn start(&mut self) -> anyhow::Result<()> {
+        let mesh = &self.mesh;
+        for namespace in ["sidecar", "ambient", "none"] {
+            let client = self.planes.client();
+            crate::local::objects::create_namespace(client, namespace, Some(namespace)).await?;
+        }
+        let began = Instant::now();
+        futures::future::try_join_all(self.members.iter_mut().map(|member| member.start(mesh))).await?;
+        println!(
+            "{} pods in {:.1} s: a web front end, an API in two replicas, a Redis, and a program outside the mesh",
+            self.members.len(),
+            began.elapsed().as_secs_f32()
+        );
+        Ok(())
+    }
+
+    /// A member.
+    fn member(&self, name: &str) -> anyhow::Result<&Member> {
+        self.members
+            .iter()
+            .find(|member| member.name == name)
+            .with_context(|| format!("{name} does not play"))
+    }
+
+    /// What redirects a member now: `sidecar`, `node` or `none`.
+    async fn plane(&self, member: &Member) -> anyhow::Result<String> {
+        let config = crate::config::gather(&self.planes, &member.full_name()).await?;
+        Ok(config.redirection)
+    }
+
+    /// A client that does its work and ends, as a Job does.
+    async fn batch(&self) -> anyhow::Result<()> {
+        heading("A batch client in the mesh that ends");
+        let web = self.member("web")?;
+        let command = vec![
+            cast::program()?,
+            "demo-app".into(),
+            "call".into(),
+            web.service_address(),
+        ];
+        let request = PodRequest {
+            namespace: "ambient".into(),
+            name: "batch".into(),
+            service_account: "batch".into(),
+            command,
+            ..PodRequest::default()
+        };
+        let code = run::run(&self.mesh, request).await?;
+        println!("ambient/batch ended with exit code {code}");
+        Ok(())
+    }
+}

@@ -1,0 +1,98 @@
+//! Reads the planes' access logs: what each says about a connection that it carried or refused.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+#[cfg(test)]
+mod tests;
+
+/// How long a plane may take to write a line.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// A line of an access log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Line {
+    fields: BTreeMap<String, String>,
+}
+
+impl Line {
+    /// A field, or nothing.
+    pub(crate) fn get(&self, key: &str) -> &str {
+        self.fields.get(key).map_or("", String::as_str)
+    }
+
+    fn is_from(&self, direction: &str, client: &[IpAddr]) -> bool {
+        let source = self.get("src.addr").parse::<std::net::SocketAddr>();
+        self.get("direction") == direction
+            && source.is_ok_and(|source| client.contains(&source.ip().to_canonical()))
+    }
+}
+
+/// A log that is read from where it ended when this was made.
+#[derive(Debug)]
+pub(crate) struct Log {
+    path: PathBuf,
+    offset: usize,
+}
+
+impl Log {
+    /// Lines from now on.
+    pub(crate) fn from_now(path: PathBuf) -> Self {
+        let offset = fs::metadata(&path).map_or(0, |metadata| usize::try_from(metadata.len()).unwrap_or(0));
+        Self { path, offset }
+    }
+
+    /// The lines since.
+    pub(crate) fn lines(&self) -> Vec<Line> {
+        let text = fs::read(&self.path).unwrap_or_default();
+        let since = String::from_utf8_lossy(text.get(self.offset..).unwrap_or_default()).into_owned();
+        since.lines().filter_map(parse).collect()
+    }
+
+    /// The first line of a direction about a client.
+    pub(crate) async fn wait(&self, direction: &str, client: &[IpAddr]) -> Option<Line> {
+        let found = async {
+            loop {
+                if let Some(line) = self
+                    .lines()
+                    .into_iter()
+                    .find(|line| line.is_from(direction, client))
+                {
+                    return line;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, found).await.ok()
+    }
+}
+
+/// A line of the log, if it is one of the access log: `KEY=VALUE` pairs, texts in quotation marks.
+fn parse(line: &str) -> Option<Line> {
+    let (_, rest) = line.split_once(" access: ")?;
+    let (_, mut rest) = rest.split_once("connection complete ")?;
+    let mut fields = BTreeMap::new();
+    while let Some((key, after)) = rest.split_once('=') {
+        let (value, next) = match after.strip_prefix('"') {
+            Some(quoted) => quoted.split_once('"').unwrap_or((quoted, "")),
+            None => split_plain(after),
+        };
+        fields.insert(key.trim().to_owned(), value.to_owned());
+        rest = next;
+    }
+    Some(Line { fields })
+}
+
+/// An unquoted value ends where the next key begins: values such as policies may hold spaces.
+fn split_plain(text: &str) -> (&str, &str) {
+    let Some(next) = text.find('=') else {
+        return (text.trim_end(), "");
+    };
+    match text[..next].rfind(' ') {
+        Some(end) => text.split_at(end),
+        None => (text, ""),
+    }
+}

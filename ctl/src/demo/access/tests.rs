@@ -1,0 +1,21 @@
+use super::parse;
+
+#[test]
+fn fields_of_a_line_are_read() {
+    let line = parse(
+        "2026-11-20T22:53:54Z  INFO access: connection complete src.addr=10.244.2.2:47272 src.workload=\"c1\" \
+         src.identity=spiffe://cluster.local/ns/amb/sa/default direction=\"inbound\" policy=no policy applies \
+         reason=\"a b\" response_flags=\"-\"",
+    )
+    .unwrap();
+    assert_eq!(line.get("src.addr"), "10.244.2.2:47272");
+    assert_eq!(line.get("src.workload"), "c1");
+    assert_eq!(line.get("policy"), "no policy applies");
+    assert_eq!(line.get("reason"), "a b");
+    assert_eq!(line.get("absent"), "");
+}
+
+#[test]
+fn other_lines_are_none() {
+    assert!(parse("2026-11-20T22:53:54Z  INFO trefoil_node: worker started").is_none());
+}
