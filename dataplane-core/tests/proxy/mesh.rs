@@ -158,7 +158,7 @@ pub(crate) struct Mesh {
     pub(crate) at_client: Arc<Proxy>,
     pub(crate) at_server: Arc<Proxy>,
     pub(crate) drain: Drain,
-    pub(crate) registry: Registry,
+    registry: Registry,
 }
 
 impl Mesh {
@@ -207,6 +207,13 @@ impl Mesh {
         mesh.policies(&[]);
         mesh.apply(type_url::ADDRESS, &[address(&mesh.client), address(&mesh.server)]);
         mesh
+    }
+
+    /// The metrics, as they are scraped.
+    pub(crate) fn metrics(&self) -> String {
+        let mut shown = String::new();
+        prometheus_client::encoding::text::encode(&mut shown, &self.registry).unwrap();
+        shown
     }
 
     fn apply<M: Message>(&self, type_url: &str, resources: &[(String, M)]) {

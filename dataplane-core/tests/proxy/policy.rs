@@ -5,7 +5,9 @@ use std::sync::atomic::Ordering;
 
 use tokio::io::AsyncReadExt;
 
-use crate::mesh::{Mesh, deny, echoed, until, until_reset};
+use trefoil_dataplane_core::proxy::ProxyConfig;
+
+use crate::mesh::{Mesh, config, deny, echoed, until, until_reset};
 
 #[tokio::test]
 async fn policy_denies_whom_it_names() {
@@ -68,6 +70,33 @@ async fn what_is_not_of_the_mesh_is_passed_through() {
     assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
     mesh.store.set_registry_only(true);
     until_reset(&mut mesh.client.dial(outside.local_addr().unwrap()).await).await;
+}
+
+/// A flood waits at its own listener, and is counted; the accept loops hold one place each.
+#[tokio::test]
+async fn connections_beyond_the_budget_wait_until_others_end() {
+    let few = ProxyConfig {
+        connections: 3,
+        ..config()
+    };
+    let mesh = Mesh::with(few, false).await;
+    let outside = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let destination = outside.local_addr().unwrap();
+    let mut first = mesh.client.dial(destination).await;
+    let (first_accepted, _) = outside.accept().await.unwrap();
+    let _second = mesh.client.dial(destination).await;
+    let _second_accepted = outside.accept().await.unwrap();
+
+    let _third = mesh.client.dial(destination).await;
+    let exhausted =
+        "trefoil_budget_exhausted_total{workload=\"Kubernetes//Pod/shop/web\",budget=\"connections\"}";
+    until("the flood is counted", || mesh.metrics().contains(exhausted)).await;
+    assert!(futures::poll!(std::pin::pin!(outside.accept())).is_pending());
+
+    drop(first_accepted);
+    assert_eq!(first.read(&mut [0]).await.unwrap(), 0);
+    drop(first);
+    outside.accept().await.unwrap();
 }
 
 #[tokio::test]

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::{Arc, LazyLock, Mutex};
 
-use prometheus_client::encoding::text;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
@@ -131,8 +130,7 @@ async fn connections_and_bytes_are_counted_at_both_ends() {
         mesh.at_client.connections().is_empty()
     })
     .await;
-    let mut shown = String::new();
-    text::encode(&mut shown, &mesh.registry).unwrap();
+    let shown = mesh.metrics();
     for name in [
         "connections_opened",
         "connections_closed",
