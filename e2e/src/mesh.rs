@@ -32,8 +32,10 @@ pub struct Mesh {
 /// A pod that is to run.
 #[derive(Clone, Debug, Default)]
 pub struct PodPlan {
-    /// Its namespace, which is also the mode that the namespace is created in.
+    /// Its namespace.
     pub namespace: String,
+    /// The mode that the namespace is created in, unless it is its name.
+    pub mode: Option<String>,
     /// Its name.
     pub name: String,
     /// Its node.
@@ -192,7 +194,12 @@ impl Mesh {
     pub async fn run(&self, plan: &PodPlan, command: &[&str]) -> anyhow::Result<Pod> {
         let ports: Vec<String> = plan.ports.iter().map(u16::to_string).collect();
         let mut arguments = vec!["run", "--detach", "--namespace", &plan.namespace];
-        arguments.extend(["--create-namespace", &plan.namespace, "--name", &plan.name]);
+        arguments.extend([
+            "--create-namespace",
+            plan.mode.as_ref().unwrap_or(&plan.namespace),
+            "--name",
+            &plan.name,
+        ]);
         arguments.extend(["--node", &plan.node, "--service-account", &plan.account]);
         for label in &plan.labels {
             arguments.extend(["--labels", label]);

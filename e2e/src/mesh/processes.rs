@@ -22,10 +22,7 @@ pub enum Part {
 }
 
 impl Part {
-    fn matches(self, arguments: &[&str]) -> bool {
-        let Some(program) = arguments.first().and_then(|path| Path::new(path).file_name()) else {
-            return false;
-        };
+    fn matches(self, program: &str, arguments: &[&str]) -> bool {
         let command = arguments.get(1).copied().unwrap_or_default();
         let (wanted_program, wanted_command) = match self {
             Self::Worker => ("trefoil-node", "worker"),
@@ -69,7 +66,10 @@ impl Mesh {
             };
             let arguments: Vec<&str> = command.split('\0').collect();
             let here = network_namespace(&path.join("ns/net")).is_ok_and(|own| own == wanted);
-            if here && part.matches(&arguments) {
+            // What it was started by may be gone, when the mesh is being built anew.
+            let executable = std::fs::read_link(path.join("exe")).unwrap_or_default();
+            let program = executable.file_name().unwrap_or_default().to_string_lossy();
+            if here && part.matches(program.trim_end_matches(" (deleted)"), &arguments) {
                 found.push(process);
             }
         }

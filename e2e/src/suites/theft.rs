@@ -19,15 +19,12 @@ pub(super) async fn run(report: &mut Report) -> anyhow::Result<()> {
     let standard = Standard::up(&super::mesh_of("nothing-to-steal"), &["--isolation", "namespace"]).await?;
     let plan = PodPlan {
         namespace: "ambient2".into(),
+        mode: Some("ambient".into()),
         name: "neighbour".into(),
         node: "n1".into(),
         account: "neighbour".into(),
         ..PodPlan::default()
     };
-    standard
-        .mesh
-        .local(&["namespace", "ambient2", "--mode", "ambient"])
-        .await?;
     standard.mesh.run(&plan, &["sleep", "infinity"]).await?;
     let workers = eventually(Duration::from_secs(20), async || {
         let workers = standard.mesh.processes_of(Part::Worker, "n1")?;

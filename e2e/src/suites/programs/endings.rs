@@ -12,6 +12,12 @@ use crate::programs::port;
 pub(super) async fn stateful(route: &Route<'_>, namespace: &str) -> anyhow::Result<String> {
     let mesh = &route.standard.mesh;
     let program = mesh.program()?;
+    mesh.apply(&format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: member, namespace: {namespace}}}\n\
+         spec: {{clusterIP: None, selector: {{app: member}}, ports: [{{port: {}}}]}}\n",
+        port::HTTP
+    ))
+    .await?;
     for (index, node) in ["n1", "n2"].iter().enumerate() {
         let name = format!("member-{index}");
         let plan = PodPlan {
