@@ -87,8 +87,7 @@ impl Route<'_> {
             labels: vec![format!("app={name}")],
             ports: vec![port],
             services: vec![format!("{name}:{port}")],
-            subdomain: None,
-            user: None,
+            ..PodPlan::default()
         };
         self.standard.mesh.run(&plan, command).await
     }

@@ -18,6 +18,8 @@ use crate::report::Report;
 const TIMES: usize = 10;
 /// Until new connections are on the new plane.
 const PROMISED: Duration = Duration::from_secs(2);
+/// How long the namespace stays on each plane.
+const STAY: Duration = Duration::from_secs(1);
 /// Attempts a second of each load.
 const RATE: &str = "50";
 
@@ -170,6 +172,8 @@ async fn switch_back_and_forth(standard: &Standard, serving: bool) -> anyhow::Re
                 arrived(standard, pod, plane, tunnels).await?;
             }
             slowest = slowest.max(begun.elapsed());
+            // The load is to be carried by each plane, not only across the seams.
+            tokio::time::sleep(STAY).await;
         }
     }
     ensure!(
