@@ -10,6 +10,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{Method, Request};
+use futures::FutureExt;
 use prost::Message;
 use tokio::net::TcpListener;
 use tower::ServiceExt;
@@ -29,6 +30,8 @@ use super::signer::ChannelSigner;
 use super::sockets::{PodDialer, Pools};
 use crate::sealed;
 
+/// How long the pods of restored keys have to come back.
+const RETURN: Duration = Duration::from_secs(60);
 /// What of an admin answer goes into one packet.
 const PIECE: usize = 64 * 1024;
 
@@ -146,7 +149,7 @@ impl Inbox {
         let served = Arc::clone(&self.served);
         let (proxy, outbox) = (Arc::clone(&self.proxy), self.outbox.clone());
         let (signer, pools) = (Arc::clone(&self.signer), Arc::clone(&self.pools));
-        tokio::spawn(async move {
+        let mut removal = Box::pin(async move {
             proxy.remove_pod(&uid).await;
             // It may have come back meanwhile: then its keys and sockets stay.
             let back = served
@@ -159,6 +162,10 @@ impl Inbox {
             }
             outbox.send(from_worker::Payload::PodDrained(PodDrained { uid }));
         });
+        // Begun here and now: the next message may bring the same pod back, and that one is not to go.
+        if removal.as_mut().now_or_never().is_none() {
+            tokio::spawn(removal);
+        }
     }
 
     fn learn(&self, resources: Resources, descriptors: &[OwnedFd]) -> Result<(), WorkerError> {
@@ -183,7 +190,13 @@ impl Inbox {
                 .map_err(|error| error.to_string())
                 .and_then(|keys| self.certificates.import(&keys).map_err(|error| error.to_string()));
             match restored {
-                Ok(count) => tracing::info!(count, "keys restored"),
+                Ok(count) => {
+                    tracing::info!(count, "keys restored");
+                    tokio::spawn(drop_orphans(
+                        Arc::clone(&self.certificates),
+                        Arc::clone(&self.signer),
+                    ));
+                }
                 Err(error) => tracing::warn!(error, "keys are not restored; new ones are made"),
             }
         }
@@ -209,6 +222,18 @@ impl Inbox {
                 rest = after;
             }
         });
+    }
+}
+
+/// Pods may have gone while nobody served them: their keys go too, once all that remain have come back.
+async fn drop_orphans(certificates: Arc<Certificates>, signer: Arc<ChannelSigner>) {
+    tokio::time::sleep(RETURN).await;
+    for summary in certificates.summaries() {
+        if let Ok(identity) = summary.identity.parse()
+            && !signer.serves(&identity)
+        {
+            certificates.forget(&identity);
+        }
     }
 }
 

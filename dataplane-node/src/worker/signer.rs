@@ -48,6 +48,11 @@ impl ChannelSigner {
         self.lock().pods.remove(uid);
     }
 
+    /// Whether a pod served here has this identity.
+    pub(super) fn serves(&self, identity: &Identity) -> bool {
+        self.lock().pods.values().any(|other| other == identity)
+    }
+
     /// The supervisor's answer.
     pub(super) fn signed(&self, signed: Signed) {
         let waiting = self.lock().waiting.remove(&signed.request);
