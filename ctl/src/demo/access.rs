@@ -49,7 +49,7 @@ impl Log {
     pub(crate) fn lines(&self) -> Vec<Line> {
         let text = fs::read(&self.path).unwrap_or_default();
         let since = String::from_utf8_lossy(text.get(self.offset..).unwrap_or_default()).into_owned();
-        since.lines().filter_map(parse).collect()
+        since.lines().filter_map(|line| parse(&plain(line))).collect()
     }
 
     /// The first line of a direction about a client.
@@ -68,6 +68,15 @@ impl Log {
         };
         tokio::time::timeout(PATIENCE, found).await.ok()
     }
+}
+
+/// A line without its colours: workers have no environment that could ask for none.
+fn plain(line: &str) -> String {
+    let mut parts = line.split('\x1b');
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| {
+        text + part.split_once('m').map_or(part, |(_, rest)| rest)
+    })
 }
 
 /// A line of the log, if it is one of the access log: `KEY=VALUE` pairs, texts in quotation marks.

@@ -23,9 +23,11 @@ pub(crate) async fn remove(mesh: &Mesh) -> anyhow::Result<bool> {
     if had_files {
         fs::remove_dir_all(&directory).with_context(|| format!("removing {}", directory.display()))?;
     }
-    // These are shared by all meshes, and stay while another one uses them.
-    for path in [pod::ROOT_MOUNT, "/run/secrets", STATE_ROOT, "/run/trefoil"] {
-        let _ = fs::remove_dir(path);
+    // These are shared by all meshes, and stay while there is another one.
+    if fs::remove_dir(STATE_ROOT).is_ok() {
+        for path in [pod::ROOT_MOUNT, "/run/secrets", "/run/trefoil"] {
+            let _ = fs::remove_dir(path);
+        }
     }
     Ok(had_files || !namespaces.is_empty())
 }

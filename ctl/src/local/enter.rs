@@ -108,6 +108,8 @@ impl Enter {
 
     /// A mount namespace with the pod's files, in which the mesh's state is not to be seen.
     fn mount(&self) -> anyhow::Result<()> {
+        // Another mesh's end may have removed what it took for its own.
+        std::fs::create_dir_all(super::pod::ROOT_MOUNT)?;
         mounts::unshare()?;
         mount_change(
             "/",

@@ -1,4 +1,4 @@
-use super::parse;
+use super::{parse, plain};
 
 #[test]
 fn fields_of_a_line_are_read() {
@@ -18,4 +18,10 @@ fn fields_of_a_line_are_read() {
 #[test]
 fn other_lines_are_none() {
     assert!(parse("2026-11-20T22:53:54Z  INFO trefoil_node: worker started").is_none());
+}
+
+#[test]
+fn colours_are_no_part_of_a_line() {
+    let line = "\u{1b}[32m INFO\u{1b}[0m \u{1b}[2maccess\u{1b}[0m\u{1b}[2m:\u{1b}[0m connection complete \u{1b}[3mpeer\u{1b}[0m\u{1b}[2m=\u{1b}[0m\"none\"";
+    assert_eq!(parse(&plain(line)).unwrap().get("peer"), "none");
 }
