@@ -13,9 +13,11 @@ use trefoil_api::mesh_config::MeshConfig;
 use super::observe::Observation;
 use super::pod::{self, PodStatus};
 use super::shared::Shared;
-use super::world::{Desired, World};
+use super::world::{Desired, Undecided, World};
 use crate::attachment::{Attachment, LastKnown};
+use crate::kernel::apply;
 use crate::namespace::Namespace;
+use crate::redirection::host::host_table;
 
 /// How long the API server may be silent before the node proxy gets what was known before.
 const SILENCE: Duration = Duration::from_secs(10);
@@ -31,8 +33,10 @@ pub(crate) struct Decider {
     world: World,
     kept: BTreeMap<String, Kept>,
     remembered: Option<LastKnown>,
-    /// Addresses for the host's rules.
-    pub(crate) meshed: watch::Sender<BTreeSet<IpAddr>>,
+    /// The pods were listed.
+    listed: bool,
+    /// Addresses for the host's rules, once all are known.
+    pub(crate) meshed: watch::Sender<Option<BTreeSet<IpAddr>>>,
     /// Uids of the node proxy's pods.
     pub(crate) proxies: watch::Sender<BTreeSet<String>>,
 }
@@ -43,11 +47,12 @@ impl Decider {
         let remembered = shared.state.last_known();
         let attachments = shared.state.attachments()?;
         Ok(Self {
-            world: World::restored(remembered.clone(), attachments),
+            world: World::restored(attachments),
             shared,
             kept: BTreeMap::new(),
             remembered,
-            meshed: watch::Sender::new(BTreeSet::new()),
+            listed: false,
+            meshed: watch::Sender::new(None),
             proxies: watch::Sender::new(BTreeSet::new()),
         })
     }
@@ -85,6 +90,7 @@ impl Decider {
                 for uid in self.world.set_pods(pods) {
                     self.release(&uid);
                 }
+                self.listed = true;
                 if first {
                     self.restore_listed().await;
                 }
@@ -155,6 +161,12 @@ impl Decider {
             }
             Err(error) => {
                 tracing::warn!(%error, "mesh configuration not understood; the last one stays in force");
+                if !self.world.configured() {
+                    let last = self.remembered.as_ref();
+                    self.world
+                        .set_pod_overrides(last.is_none_or(|last| last.pod_overrides));
+                    self.decide_all();
+                }
             }
         }
     }
@@ -228,14 +240,17 @@ impl Decider {
     }
 
     fn publish(&mut self) {
-        let meshed = self.world.meshed_addresses();
-        self.meshed.send_if_modified(|current| {
-            let changed = *current != meshed;
-            *current = meshed;
-            changed
-        });
-        self.proxies.send_replace(self.world.node_proxies());
         let known = self.world.last_known();
+        // A list with gaps would take probes from pods that have them.
+        if self.listed && known.is_some() {
+            let meshed = Some(self.world.meshed_addresses());
+            self.meshed.send_if_modified(|current| {
+                let changed = *current != meshed;
+                *current = meshed;
+                changed
+            });
+        }
+        self.proxies.send_replace(self.world.node_proxies());
         if known.is_some() && known != self.remembered {
             if let Some(known) = &known
                 && let Err(error) = self.shared.state.remember(known)
@@ -255,7 +270,7 @@ fn remembered(attachment: Attachment) -> Desired {
         name: attachment.name.clone(),
         service_account: attachment.service_account.clone(),
         host_network: false,
-        wish: Err("not known yet".into()),
+        wish: Err(Undecided::NotYet("the pod".into())),
         attachment: Some(attachment),
         fresh: false,
         annotated: None,
@@ -266,15 +281,15 @@ fn remembered(attachment: Attachment) -> Desired {
 pub(crate) async fn keep_host(
     shared: Arc<Shared>,
     host: Namespace,
-    mut meshed: watch::Receiver<BTreeSet<IpAddr>>,
+    mut meshed: watch::Receiver<Option<BTreeSet<IpAddr>>>,
 ) {
-    use crate::kernel::apply;
-    use crate::redirection::host::host_table;
-
     let mut pause = Duration::from_millis(100);
     let mut said = String::new();
     loop {
-        let table = host_table(shared.options.kubelet_uid, &meshed.borrow_and_update().clone());
+        let Ok(known) = meshed.wait_for(Option::is_some).await.map(|known| known.clone()) else {
+            return;
+        };
+        let table = host_table(shared.options.kubelet_uid, &known.unwrap_or_default());
         let wait = match apply(&host, &table).await {
             Ok(_) => {
                 said.clear();

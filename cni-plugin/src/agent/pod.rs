@@ -10,7 +10,7 @@ use trefoil_api::names::annotation;
 use trefoil_api::proto::trefoil::v1::Plane;
 
 use super::shared::Shared;
-use super::world::{Desired, Wish};
+use super::world::{Desired, Undecided, Wish};
 use crate::kernel::{self, KernelError, Redirection};
 use crate::namespace::{self, Namespace};
 use crate::redirection::{PlanePorts, PodFacts, pod_table};
@@ -42,8 +42,8 @@ pub(crate) struct PodStatus {
 /// Why a pod is not on its plane yet.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PodError {
-    #[error("{0}")]
-    Undecided(String),
+    #[error(transparent)]
+    Undecided(#[from] Undecided),
     #[error("its network namespace is not found: {0}")]
     NoNamespace(io::Error),
     #[error(transparent)]
@@ -88,9 +88,7 @@ pub(crate) async fn keep(
             Err(error) => {
                 now.plane = status.borrow().plane;
                 now.remark = Some(error.to_string());
-                // The network of a pod that was just scheduled is yet to be made.
-                let awaited = matches!(error, PodError::NoNamespace(_)) && desired.attachment.is_none();
-                if !awaited && status.borrow().remark != now.remark {
+                if !is_awaited(&error, &desired) && status.borrow().remark != now.remark {
                     complain(&shared, &desired, &error).await;
                 }
                 pause = (pause * 2).min(LONGEST_PAUSE);
@@ -104,6 +102,16 @@ pub(crate) async fn keep(
         }
     }
     shared.forget(&uid);
+}
+
+/// Whether an error is only a matter of time: the network of a pod that was just scheduled is yet to be made,
+/// and an agent that just began is yet to learn the rest.
+fn is_awaited(error: &PodError, desired: &Desired) -> bool {
+    match error {
+        PodError::NoNamespace(_) => desired.attachment.is_none(),
+        PodError::Undecided(Undecided::NotYet(_)) => true,
+        _ => false,
+    }
 }
 
 async fn complain(shared: &Shared, desired: &Desired, error: &PodError) {
@@ -139,7 +147,7 @@ async fn bring(shared: &Shared, desired: &Desired) -> Result<Plane, PodError> {
         Err(reason) => {
             // It keeps what it has.
             place(shared, desired, now.plane);
-            return Err(PodError::Undecided(reason.clone()));
+            return Err(reason.clone().into());
         }
     };
     match wish.plane {

@@ -26,7 +26,7 @@ pub(crate) struct Desired {
     pub(crate) service_account: String,
     pub(crate) host_network: bool,
     /// The plane and the rest, or why it cannot be said: then the pod keeps what it has.
-    pub(crate) wish: Result<Wish, String>,
+    pub(crate) wish: Result<Wish, Undecided>,
     pub(crate) attachment: Option<Attachment>,
     /// The pod is being made: nothing runs in it yet.
     pub(crate) fresh: bool,
@@ -42,6 +42,17 @@ pub(crate) struct Wish {
     pub(crate) remark: Option<String>,
 }
 
+/// Why it cannot be said what a pod is to have.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Undecided {
+    /// It will be said in a moment.
+    #[error("{0} is not known yet")]
+    NotYet(String),
+    /// The pod or its namespace says something that is not understood.
+    #[error("{0}")]
+    Refused(String),
+}
+
 #[derive(Debug)]
 struct Known {
     pod: Pod,
@@ -54,8 +65,8 @@ struct Known {
 #[derive(Debug, Default)]
 pub(crate) struct World {
     namespaces: Option<BTreeMap<String, Labels>>,
-    pod_overrides: bool,
-    configured: bool,
+    /// Whether pods' own labels count, once the mesh's configuration is known.
+    pod_overrides: Option<bool>,
     pods: BTreeMap<String, Known>,
     attachments: BTreeMap<String, Attachment>,
     fresh: BTreeSet<String>,
@@ -64,15 +75,10 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// A world as it was before a restart.
-    pub(crate) fn restored(known: Option<LastKnown>, attachments: Vec<Attachment>) -> Self {
-        let (namespaces, pod_overrides) = match known {
-            Some(known) => (Some(known.namespaces), known.pod_overrides),
-            None => (None, true),
-        };
+    /// A world after a restart: pods' networks are as they were, everything else is to be learned anew.
+    /// Old labels decide nothing: they may have led to what a change since then undid.
+    pub(crate) fn restored(attachments: Vec<Attachment>) -> Self {
         Self {
-            namespaces,
-            pod_overrides,
             attachments: attachments
                 .into_iter()
                 .map(|attachment| (attachment.uid.clone(), attachment))
@@ -94,8 +100,7 @@ impl World {
     }
 
     pub(crate) fn set_pod_overrides(&mut self, pod_overrides: bool) {
-        self.pod_overrides = pod_overrides;
-        self.configured = true;
+        self.pod_overrides = Some(pod_overrides);
     }
 
     /// Replaces the pods by a list; returns the uids that are no more.
@@ -180,11 +185,15 @@ impl World {
 
     /// What is worth remembering; nothing before it is known.
     pub(crate) fn last_known(&self) -> Option<LastKnown> {
-        let namespaces = self.namespaces.clone().filter(|_| self.configured)?;
         Some(LastKnown {
-            namespaces,
-            pod_overrides: self.pod_overrides,
+            namespaces: self.namespaces.clone()?,
+            pod_overrides: self.pod_overrides?,
         })
+    }
+
+    /// Whether a configuration of the mesh is in force.
+    pub(crate) fn configured(&self) -> bool {
+        self.pod_overrides.is_some()
     }
 
     /// Uids of the node proxy's pods.
@@ -201,8 +210,8 @@ impl World {
         let meshed = self.pods.keys().filter_map(|uid| self.desired(uid));
         meshed
             .filter(|desired| {
-                let plane = desired.wish.as_ref().map(|wish| wish.plane);
-                plane != Ok(Plane::None)
+                let wish = desired.wish.as_ref();
+                wish.map_or(true, |wish| wish.plane != Plane::None)
             })
             .flat_map(|desired| self.addresses(&desired))
             .collect()
@@ -253,12 +262,12 @@ impl World {
         })
     }
 
-    fn wish(&self, pod: &Pod, namespace: &str) -> Result<Wish, String> {
+    fn wish(&self, pod: &Pod, namespace: &str) -> Result<Wish, Undecided> {
         let labels = self
             .namespaces
             .as_ref()
             .and_then(|namespaces| namespaces.get(namespace))
-            .ok_or_else(|| format!("namespace {namespace} is not known yet"))?;
+            .ok_or_else(|| Undecided::NotYet(format!("namespace {namespace}")))?;
         let facts = plane::PodFacts {
             namespace,
             namespace_labels: Some(labels),
@@ -266,10 +275,14 @@ impl World {
             host_network: host_network(pod),
             has_sidecar: annotations::has_sidecar(pod),
         };
-        let decision = plane::decide(&facts, self.pod_overrides).map_err(|error| error.to_string())?;
+        let pod_overrides = self
+            .pod_overrides
+            .ok_or_else(|| Undecided::NotYet("the mesh configuration".into()))?;
+        let refused = |error: &dyn std::fmt::Display| Undecided::Refused(error.to_string());
+        let decision = plane::decide(&facts, pod_overrides).map_err(|error| refused(&error))?;
         Ok(Wish {
             plane: decision.plane,
-            facts: annotations::facts(pod).map_err(|error| error.to_string())?,
+            facts: annotations::facts(pod).map_err(|error| refused(&error))?,
             remark: decision.remark,
         })
     }

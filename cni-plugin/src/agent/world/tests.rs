@@ -30,18 +30,23 @@ fn attachment(uid: &str, container: &str) -> Attachment {
 }
 
 fn ambient() -> World {
-    let mut world = World::restored(None, Vec::new());
+    let mut world = World::restored(Vec::new());
     let labels = [("trefoil.dev/dataplane-mode".into(), "ambient".into())].into();
     world.set_namespaces([("shop".into(), labels)].into());
+    world.set_pod_overrides(true);
     world
 }
 
 #[test]
-fn a_pod_is_undecided_until_its_namespace_is_known() {
-    let mut world = World::restored(None, Vec::new());
+fn a_pod_is_undecided_until_its_namespace_and_the_configuration_are_known() {
+    let mut world = World::restored(Vec::new());
     world.set_pod(pod("a", &json!({})), true);
     assert!(world.desired("a").unwrap().wish.is_err());
     world.set_namespace("shop".into(), Some([].into()));
+    assert!(world.desired("a").unwrap().wish.is_err());
+    assert!(world.last_known().is_none());
+    world.set_pod_overrides(true);
+    assert!(world.last_known().is_some());
     assert_eq!(world.desired("a").unwrap().wish.unwrap().plane, Plane::None);
     assert!(world.meshed_addresses().is_empty());
 }
@@ -84,7 +89,7 @@ fn ended_pods_and_unclear_annotations() {
     }});
     world.set_pod(pod("b", &unclear), true);
     let wish = world.desired("b").unwrap().wish;
-    assert!(wish.unwrap_err().contains("exclude-inbound-ports"));
+    assert!(wish.unwrap_err().to_string().contains("exclude-inbound-ports"));
     world.set_pod(
         pod("c", &json!({"status": {"podIPs": [{"ip": "10.0.0.3"}]}})),
         true,
