@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use tokio::process::Command;
 use trefoil_api::names::uid;
 
@@ -304,11 +304,18 @@ async fn as_user(netns: &str, user: &str, script: &str) -> anyhow::Result<String
         .await?;
     ensure!(!tried.status.success(), "it could");
     let told = String::from_utf8_lossy(&tried.stderr);
-    Ok(told.lines().last().unwrap_or("refused").to_owned())
+    let refusal = told.lines().last().unwrap_or_default();
+    // Anything else would be a try that failed, not one that was refused.
+    ensure!(refusal.starts_with("PermissionError"), "{refusal}");
+    Ok(refusal.to_owned())
 }
 
 fn enter(netns: &str) -> String {
-    format!("import os\nos.setns(os.open('/run/netns/{netns}',os.O_RDONLY),0x40000000)")
+    format!(
+        "import ctypes,os\nlibc=ctypes.CDLL(None,use_errno=True)\n\
+         if libc.setns(os.open('/run/netns/{netns}',os.O_RDONLY),0x40000000):\n\
+         \traise OSError(ctypes.get_errno(),os.strerror(ctypes.get_errno()))"
+    )
 }
 
 fn files_named(folder: &Path, name: &str) -> anyhow::Result<Vec<PathBuf>> {
@@ -338,29 +345,28 @@ async fn scopes(standard: &Standard) -> anyhow::Result<String> {
         .await?;
     ensure!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
     let told: serde_json::Value = serde_json::from_slice(&told.stdout)?;
-    let workers = told.as_object().context("an object by worker")?;
-    let mut seen = BTreeMap::new();
-    for (scope, certificates) in workers {
-        let text = certificates.to_string();
-        let namespaces: BTreeSet<&str> = text
-            .split("/ns/")
-            .skip(1)
-            .filter_map(|rest| rest.split('/').next())
-            .collect();
-        if namespaces.len() > 1 {
-            bail!("worker {scope} holds keys of {namespaces:?}");
-        }
-        seen.insert(
-            scope.clone(),
-            namespaces.into_iter().map(str::to_owned).collect::<Vec<_>>(),
-        );
+    let certificates = told["certificates"]
+        .as_array()
+        .context("a list of certificates")?;
+    let mut held: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for certificate in certificates {
+        let worker = certificate["worker"].as_str().context("whose")?;
+        let identity = certificate["identity"].as_str().context("for whom")?;
+        let namespace = identity.split('/').nth(4).context("a SPIFFE id")?;
+        held.entry(worker).or_default().insert(namespace);
     }
     ensure!(
-        seen.len() >= 2,
+        held.len() >= 2,
         "{} workers told of their certificates",
-        seen.len()
+        held.len()
     );
-    Ok(format!("{seen:?}"))
+    for (worker, namespaces) in &held {
+        ensure!(
+            namespaces.len() == 1,
+            "worker {worker} holds keys of {namespaces:?}"
+        );
+    }
+    Ok(format!("{held:?}"))
 }
 
 /// No private key in any file of the node proxy's state.
