@@ -40,6 +40,15 @@ pub(crate) enum Subcommand {
         /// NAMESPACE/POD.
         pod: String,
     },
+    /// Whether CLIENT reaches SERVER, and if not, which one layer is at fault.
+    Why {
+        /// NAMESPACE/POD.
+        client: String,
+        /// NAMESPACE/POD or NAMESPACE/SERVICE, with :PORT or its first.
+        server: String,
+    },
+    /// Everything that is not as it should be, each with its remedy.
+    Check,
     /// Show objects.
     Get(Which),
     /// Make objects as files say, and remove what they no longer say.

@@ -1,6 +1,7 @@
 //! `trefoilctl`: looks at a mesh, changes it, and makes one on this machine.
 
 mod ask;
+mod check;
 mod config;
 mod connect;
 mod demo;
@@ -12,6 +13,7 @@ mod object;
 mod output;
 mod planes;
 mod status;
+mod why;
 
 use std::process::ExitCode;
 
@@ -84,6 +86,12 @@ async fn dispatch(flags: Flags) -> anyhow::Result<i32> {
             let status = status::gather(&planes().await?).await?;
             return Ok(i32::from(!status::print(&status, flags.output)?));
         }
+        Subcommand::Why { client, server } => {
+            let answer = why::why(&planes().await?, &client, &server).await?;
+            why::print(&answer, flags.output)?;
+            return Ok(i32::from(!answer.well));
+        }
+        Subcommand::Check => return check::run(&planes().await?, flags.output).await,
         Subcommand::Config { pod } => config::print(&planes().await?, &pod, flags.output).await?,
         Subcommand::Get(which) => object::get(&client().await?, &which, flags.output).await?,
         Subcommand::Delete(which) => object::delete(&client().await?, &which).await?,

@@ -84,11 +84,6 @@ impl Table {
         self.rows.push(cells.into_iter().collect());
     }
 
-    /// Whether it has no rows.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.rows.is_empty()
-    }
-
     /// The text.
     pub(crate) fn render(&self) -> String {
         let mut widths: Vec<usize> = self.heading.iter().map(|cell| width(cell)).collect();

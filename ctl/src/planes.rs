@@ -128,16 +128,6 @@ impl Planes {
         found.with_context(|| format!("no {} runs on node {node}", role.name()))
     }
 
-    /// The control plane.
-    pub(crate) async fn control_plane(&self) -> anyhow::Result<Plane> {
-        let found = self
-            .all()
-            .await?
-            .into_iter()
-            .find(|plane| plane.role == Role::ControlPlane);
-        found.context("no control plane runs")
-    }
-
     /// The process that a pod is, or the sidecar in it.
     fn of_pod(&self, pod: &Pod) -> Option<Plane> {
         let (namespace, name) = (pod.namespace()?, pod.name_any());

@@ -106,7 +106,11 @@ async fn of_plane(planes: &Planes, plane: &Plane) -> (PlaneStatus, Vec<String>) 
 fn pods(role: Role, said: &Value) -> Option<u64> {
     match role {
         Role::ControlPlane => None,
-        Role::Agent => said.get("pods")?.as_array().map(|pods| pods.len() as u64),
+        Role::Agent => {
+            let redirected =
+                |pod: &&Value| matches!(pod.get("plane").and_then(Value::as_str), Some("node" | "sidecar"));
+            Some(said.get("pods")?.as_array()?.iter().filter(redirected).count() as u64)
+        }
         Role::NodeProxy => said.get("pods")?.as_u64(),
         Role::Sidecar => Some(1),
     }

@@ -80,7 +80,7 @@ fn plain(line: &str) -> String {
 }
 
 /// A line of the log, if it is one of the access log: `KEY=VALUE` pairs, texts in quotation marks.
-fn parse(line: &str) -> Option<Line> {
+pub(crate) fn parse(line: &str) -> Option<Line> {
     let (_, rest) = line.split_once(" access: ")?;
     let (_, mut rest) = rest.split_once("connection complete ")?;
     let mut fields = BTreeMap::new();

@@ -36,7 +36,7 @@ pub(super) async fn show(demo: &Demo) -> anyhow::Result<()> {
         "IDENTITY THAT THE SERVER'S SIDE VERIFIED",
         "VERDICT",
     ]);
-    for client in ["web", "api-1", "legacy"] {
+    for client in ["web", "api-2", "legacy"] {
         let client = demo.member(client)?;
         for server in demo
             .members

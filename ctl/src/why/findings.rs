@@ -1,0 +1,232 @@
+//! What the agent, the kernel and the planes hold about an end.
+
+use std::path::Path;
+
+use serde::Serialize;
+use serde_json::Value;
+use trefoil_api::proto::trefoil::v1::Plane as PlaneKind;
+use trefoil_cni::kernel;
+use trefoil_cni::namespace::Namespace;
+
+use super::Layer;
+use super::ends::{End, Target};
+use crate::config::{list, text};
+use crate::local::mesh::{Mesh, NETNS_ROOT};
+use crate::planes::{Plane, Planes, Role};
+
+/// What is held in one layer.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Finding {
+    /// The layer.
+    pub(crate) layer: Layer,
+    /// Of which end.
+    pub(crate) of: String,
+    /// As it should be.
+    pub(crate) well: bool,
+    /// What it is.
+    pub(crate) detail: String,
+}
+
+fn finding(layer: Layer, end: &End, well: bool, detail: impl Into<String>) -> Finding {
+    Finding {
+        layer,
+        of: end.name.clone(),
+        well,
+        detail: detail.into(),
+    }
+}
+
+/// Everything about an end.
+pub(super) async fn of_end(planes: &Planes, end: &End) -> Vec<Finding> {
+    let said = said_by_agent(planes, end).await;
+    let kernel = match planes.local() {
+        Some(mesh) => said_by_kernel(mesh, end).await,
+        None => None,
+    };
+    let mut findings = vec![redirection(end, said.as_deref(), kernel.as_deref())];
+    let plane = match said.or(kernel).as_deref() {
+        Some("node") => planes.on_node(Role::NodeProxy, &end.node).await.ok(),
+        Some("sidecar") => sidecar(planes, end).await,
+        _ => return findings,
+    };
+    findings.extend(of_plane(planes, end, plane).await);
+    findings
+}
+
+async fn sidecar(planes: &Planes, end: &End) -> Option<Plane> {
+    let all = planes.all().await.ok()?;
+    all.into_iter()
+        .find(|plane| plane.role == Role::Sidecar && plane.of == end.name)
+}
+
+/// The plane that the agent has settled a pod on.
+pub(super) async fn said_by_agent(planes: &Planes, end: &End) -> Option<String> {
+    let agent = planes.on_node(Role::Agent, &end.node).await.ok()?;
+    let pods = list(&agent.ask(planes, "status").await.ok()?, "pods");
+    let pod = pods.iter().find(|pod| text(pod, "uid") == end.uid)?;
+    Some(text(pod, "plane").to_owned()).filter(|plane| !plane.is_empty())
+}
+
+/// The plane that the kernel redirects a pod to.
+async fn said_by_kernel(mesh: &Mesh, end: &End) -> Option<String> {
+    let path = Path::new(NETNS_ROOT).join(mesh.pod_netns(&end.namespace, &end.pod));
+    let namespace = Namespace::open(&path).ok()?;
+    let plane = kernel::inspect(&namespace).await.ok()?.plane;
+    Some(
+        match plane {
+            PlaneKind::Node => "node",
+            PlaneKind::Sidecar => "sidecar",
+            PlaneKind::None => "none",
+            PlaneKind::Unspecified => "a mixture of rules",
+        }
+        .to_owned(),
+    )
+}
+
+fn redirection(end: &End, agent: Option<&str>, kernel: Option<&str>) -> Finding {
+    let (well, detail) = match (agent, kernel) {
+        (Some(agent), Some(kernel)) if agent != kernel => (
+            false,
+            format!("the agent redirects it to {agent}, but in the kernel it is {kernel}"),
+        ),
+        (Some(agent), _) => (true, format!("redirected to {agent}")),
+        (None, Some(kernel)) => (
+            true,
+            format!(
+                "redirected to {kernel}; the agent of {} does not know it",
+                end.node
+            ),
+        ),
+        (None, None) => (
+            false,
+            format!("neither the agent of {} nor the kernel says", end.node),
+        ),
+    };
+    finding(Layer::Redirection, end, well, detail)
+}
+
+async fn of_plane(planes: &Planes, end: &End, plane: Option<Plane>) -> Vec<Finding> {
+    let Some(plane) = plane else {
+        return vec![finding(Layer::Plane, end, false, "its plane does not run")];
+    };
+    let status = match plane.ask(planes, "status").await {
+        Ok(status) => status,
+        Err(error) => return vec![finding(Layer::Plane, end, false, format!("{error:#}"))],
+    };
+    let mut findings = vec![running(end, &plane, &status)];
+    let workload = workload(planes, end, &plane).await;
+    let known = !workload.is_null();
+    if !known {
+        findings.push(finding(
+            Layer::Plane,
+            end,
+            false,
+            "its plane does not know its workload yet",
+        ));
+        return findings;
+    }
+    findings.extend(certificate(planes, end, &plane, text(&workload, "identity")).await);
+    findings.push(policies(planes, end, &plane, &workload).await);
+    findings
+}
+
+fn running(end: &End, plane: &Plane, status: &Value) -> Finding {
+    let mut awaited = list(status, "awaiting");
+    awaited.extend(list(status, "pending"));
+    let workers = list(status, "workers");
+    let down: Vec<&Value> = workers
+        .iter()
+        .filter(|worker| worker.get("ready") == Some(&Value::Bool(false)))
+        .collect();
+    let who = format!("{} {}", plane.role.name(), plane.of);
+    if !awaited.is_empty() {
+        let awaited: Vec<&str> = awaited.iter().filter_map(Value::as_str).collect();
+        return finding(
+            Layer::Plane,
+            end,
+            false,
+            format!("{who} waits for {}", awaited.join(", ")),
+        );
+    }
+    if let Some(worker) = down.first() {
+        return finding(
+            Layer::Plane,
+            end,
+            false,
+            format!("{who}: worker {} is not ready", text(worker, "scope")),
+        );
+    }
+    finding(Layer::Plane, end, true, format!("{who} runs"))
+}
+
+async fn workload(planes: &Planes, end: &End, plane: &Plane) -> Value {
+    let uid = trefoil_api::names::workload_uid(&end.namespace, &end.pod);
+    let answer = plane.ask(planes, "workloads").await.unwrap_or_default();
+    list(&answer, "workloads")
+        .into_iter()
+        .find(|one| text(one, "uid") == uid)
+        .unwrap_or_default()
+}
+
+async fn certificate(planes: &Planes, end: &End, plane: &Plane, identity: &str) -> Option<Finding> {
+    let answer = plane.ask(planes, "certificates").await.ok()?;
+    let held = list(&answer, "certificates")
+        .into_iter()
+        .find(|one| text(one, "identity") == identity);
+    let Some(held) = held else {
+        return Some(finding(
+            Layer::Certificate,
+            end,
+            true,
+            format!("{identity}: none fetched yet"),
+        ));
+    };
+    let state = text(&held, "state");
+    let detail = format!("{identity}: {state} {}", text(&held, "failure"));
+    Some(finding(Layer::Certificate, end, state == "valid", detail.trim()))
+}
+
+/// Which policies are in force; what they come to, the connection itself shows.
+async fn policies(planes: &Planes, end: &End, plane: &Plane, workload: &Value) -> Finding {
+    let answer = plane.ask(planes, "policies").await.unwrap_or_default();
+    let named: Vec<String> = list(workload, "policies")
+        .iter()
+        .filter_map(|name| name.as_str().map(Into::into))
+        .collect();
+    let of_end = list(&answer, "policies").into_iter().filter(|policy| {
+        let name = text(policy, "name");
+        match text(policy, "scope") {
+            "mesh" => true,
+            "namespace" => text(policy, "namespace") == end.namespace,
+            _ => named.iter().any(|one| one == name),
+        }
+    });
+    let mut names: Vec<String> = of_end.map(|policy| text(&policy, "name").to_owned()).collect();
+    names.sort();
+    let detail = if names.is_empty() {
+        "none".into()
+    } else {
+        names.join(", ")
+    };
+    finding(Layer::Policy, end, true, format!("in force: {detail}"))
+}
+
+/// Whether there is anybody to reach.
+pub(super) fn of_target(target: &Target) -> Finding {
+    let (well, detail) = match (&target.service, target.address) {
+        (Some((service, 0, _)), _) => (false, format!("service {service} selects no pod that runs")),
+        (Some((service, all, 0)), _) => (
+            false,
+            format!("none of the {all} pods of service {service} is ready"),
+        ),
+        (_, None) => (false, format!("{} has no address", target.name)),
+        (Some((_, all, ready)), Some(address)) => (true, format!("{address}, {ready} of {all} pods ready")),
+        (None, Some(address)) => (true, address.to_string()),
+    };
+    Finding {
+        layer: Layer::Endpoint,
+        of: target.name.clone(),
+        well,
+        detail,
+    }
+}
