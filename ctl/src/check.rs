@@ -11,7 +11,7 @@ use crate::config::{list, text};
 use crate::kinds::Kind;
 use crate::output::{Format, Tone, toned};
 use crate::planes::{Planes, Role};
-use crate::status;
+use crate::{status, why};
 
 /// Something that is not as it should be.
 #[derive(Debug, Serialize)]
@@ -60,6 +60,9 @@ pub(crate) async fn run(planes: &Planes, format: Format) -> anyhow::Result<i32> 
             format!("pod {pod}: {remark}"),
             "restart the pod, or change the mode label of it or its namespace",
         );
+    }
+    for fault in why::faults(planes).await? {
+        add(fault, "`trefoilctl why` from or to this pod says more");
     }
     format.print(&findings, || render(&findings))?;
     Ok(i32::from(!findings.is_empty()))

@@ -1,6 +1,6 @@
 //! What is printed: aligned tables for people, JSON and YAML for programs. Colour only on a terminal.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 
 use clap::ValueEnum;
 use serde::Serialize;
@@ -43,8 +43,11 @@ impl Format {
             Self::Json => serde_json::to_string_pretty(value)?,
             Self::Yaml => serde_saphyr::to_string(value)?,
         };
-        println!("{}", printed.trim_end());
-        Ok(())
+        match writeln!(std::io::stdout(), "{}", printed.trim_end()) {
+            // Whoever read has seen enough.
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            written => Ok(written?),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //! directly, of a cluster by running the process's own `admin` subcommand in its pod. It decides nothing.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context;
 use k8s_openapi::api::core::v1::Pod;
@@ -14,6 +15,9 @@ use trefoil_api::names::{MESH_NAMESPACE, SIDECAR_CONTAINER};
 
 use crate::ask;
 use crate::local::mesh::{Mesh, Node};
+
+/// How long a process may take to answer: one that is stopped never does.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -201,6 +205,11 @@ fn runs(pod: &Pod) -> bool {
 impl Plane {
     /// What it answers to a question such as `status`.
     pub(crate) async fn ask(&self, planes: &Planes, question: &str) -> anyhow::Result<Value> {
+        let answer = tokio::time::timeout(PATIENCE, self.answer(planes, question)).await;
+        answer.with_context(|| format!("the {} of {} does not answer", self.role.name(), self.of))?
+    }
+
+    async fn answer(&self, planes: &Planes, question: &str) -> anyhow::Result<Value> {
         let body = match &self.way {
             Way::Socket(path) => {
                 let stream = UnixStream::connect(path).await;

@@ -95,6 +95,16 @@ pub(crate) async fn why(planes: &Planes, client: &str, server: &str) -> anyhow::
     Ok(judge(&client, &target, findings, probed))
 }
 
+/// What is held wrongly about any pod of the mesh.
+pub(crate) async fn faults(planes: &Planes) -> anyhow::Result<Vec<String>> {
+    let ends = End::enrolled(planes).await?;
+    let held = futures::future::join_all(ends.iter().map(|end| findings::of_end(planes, end))).await;
+    let wrong = held.into_iter().flatten().filter(|finding| !finding.well);
+    Ok(wrong
+        .map(|finding| format!("pod {}: {}: {}", finding.of, finding.layer.name(), finding.detail))
+        .collect())
+}
+
 /// One layer: the first that is found at fault, else what the planes and the connection say.
 fn judge(client: &End, target: &Target, findings: Vec<Finding>, probed: Option<Probe>) -> Why {
     let found = findings

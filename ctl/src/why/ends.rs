@@ -7,6 +7,8 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 
+use trefoil_api::names::annotation;
+
 use crate::local::pod_name;
 use crate::planes::Planes;
 
@@ -47,6 +49,19 @@ impl End {
             .await;
         Self::of(&object.with_context(|| format!("pod {name}"))?)
             .with_context(|| format!("pod {name} is not on a node"))
+    }
+
+    /// Every pod that runs and that an agent has redirected.
+    pub(super) async fn enrolled(planes: &Planes) -> anyhow::Result<Vec<Self>> {
+        let pods = Api::<Pod>::all(planes.client().clone())
+            .list(&ListParams::default())
+            .await?
+            .items;
+        let redirected = |pod: &&Pod| {
+            let by = pod.annotations().get(annotation::REDIRECTION).map(String::as_str);
+            phase(pod) == "Running" && matches!(by, Some("node" | "sidecar"))
+        };
+        Ok(pods.iter().filter(redirected).filter_map(Self::of).collect())
     }
 
     fn of(pod: &Pod) -> Option<Self> {
