@@ -23,7 +23,12 @@ pub(crate) struct Flags {
     #[arg(long, global = true, default_value = "trefoil", env = "TREFOIL_MESH")]
     pub(crate) mesh: String,
     /// What is logged to standard error.
-    #[arg(long, global = true, default_value = "warn,kube_client=off", env = "TREFOIL_LOG_LEVEL")]
+    #[arg(
+        long,
+        global = true,
+        default_value = "warn,kube_client=off",
+        env = "TREFOIL_LOG_LEVEL"
+    )]
     pub(crate) log_level: String,
     /// What to do.
     #[command(subcommand)]

@@ -135,7 +135,7 @@ async fn local(mesh: Mesh, format: output::Format, command: LocalCommand) -> any
                 println!("there was no mesh {}", mesh.name);
             }
         }
-        LocalCommand::Run(flags) => return run::run(&mesh, flags.request()).await,
+        LocalCommand::Run(flags) => return run::run(&mesh, (*flags).request()).await,
         LocalCommand::Exec { pod, command } => {
             let (namespace, pod) = local::pod_name(&pod)?;
             return run::exec(&mesh, namespace, pod, &command).await;

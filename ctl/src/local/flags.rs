@@ -15,7 +15,7 @@ pub(crate) enum LocalCommand {
     /// End the mesh and remove every trace of it.
     Down,
     /// Run a program as a pod of the mesh.
-    Run(RunFlags),
+    Run(Box<RunFlags>),
     /// Run a command inside a pod.
     Exec {
         /// NAMESPACE/POD.
