@@ -21,6 +21,8 @@ pub(crate) enum Command {
     Run(Box<Run>),
     /// Ask a running control plane through its admin socket.
     Admin(Admin),
+    /// Print the definitions of the mesh's own kinds, for `kubectl apply -f -`.
+    Crds,
 }
 
 /// How to serve.

@@ -125,6 +125,8 @@ impl Kind {
 pub struct Index {
     default_trust_domain: String,
     config: MeshConfig,
+    /// The last that was understood, unless it was deleted since.
+    good_config: Option<MeshConfig>,
     config_seen: bool,
     config_errors: Vec<FieldError>,
     namespaces: BTreeMap<String, Namespace>,
@@ -164,6 +166,8 @@ struct Dirty {
     slices: BTreeSet<ObjectKey>,
     authorization: BTreeSet<ObjectKey>,
     peer_authentication: BTreeSet<ObjectKey>,
+    /// Names of policies against plaintext.
+    strict: BTreeSet<String>,
 }
 
 impl Index {
@@ -173,6 +177,7 @@ impl Index {
         Self {
             default_trust_domain: trust_domain.into(),
             config: MeshConfig::default(),
+            good_config: None,
             config_seen: false,
             config_errors: Vec::new(),
             namespaces: BTreeMap::new(),
@@ -217,6 +222,7 @@ impl Index {
         for key in &dirty.slices {
             self.compute_slice(key);
         }
+        self.compute_strict();
         std::mem::take(&mut self.changes)
     }
 

@@ -3,16 +3,19 @@
 mod ask;
 mod flags;
 
+use std::io::IsTerminal;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
+use kube::CustomResourceExt;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::prelude::*;
 use tracing_subscriber::{EnvFilter, fmt, reload};
+use trefoil_api::crd::{AuthorizationPolicy, PeerAuthentication};
 use trefoil_control_plane::assemble::{ControlPlane, Options};
 use trefoil_control_plane::embedded::{self, EmbeddedConfig};
 use trefoil_control_plane::serve::admin::LogLevel;
@@ -25,7 +28,16 @@ fn main() -> anyhow::Result<()> {
     match flags.command {
         Command::Run(flags) => runtime.block_on(run(*flags)),
         Command::Admin(admin) => runtime.block_on(ask::ask(&admin)),
+        Command::Crds => print_kinds(),
     }
+}
+
+/// The definitions of the mesh's own kinds, as a list.
+fn print_kinds() -> anyhow::Result<()> {
+    let kinds = [AuthorizationPolicy::crd(), PeerAuthentication::crd()];
+    let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": kinds});
+    println!("{}", serde_json::to_string_pretty(&list)?);
+    Ok(())
 }
 
 async fn run(flags: Run) -> anyhow::Result<()> {
@@ -122,7 +134,9 @@ fn watch_signals(drain: &CancellationToken) -> anyhow::Result<()> {
 fn log(flags: &Run) -> anyhow::Result<LogLevel> {
     let filter = EnvFilter::try_new(&flags.log_level).context("--log-level")?;
     let (filter, handle) = reload::Layer::new(filter);
-    let layer = fmt::layer().with_writer(std::io::stderr);
+    let layer = fmt::layer()
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     let layer = match flags.log_format {
         LogFormat::Text => layer.boxed(),
         LogFormat::Json => layer.json().boxed(),

@@ -1,8 +1,9 @@
-//! What the control plane keeps true in the cluster: the roots in every namespace, and the status of
-//! policies. Statuses are written by one replica at a time.
+//! What the control plane keeps true in the cluster: the roots in every namespace and in the webhook
+//! configurations, and the status of policies. Statuses are written by one replica at a time.
 
 mod lease;
 mod status;
+mod webhooks;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,8 +37,14 @@ impl Upkeep {
         let mut served = std::collections::BTreeSet::new();
         let mut again = tokio::time::interval(AGAIN);
         let mut reload = tokio::time::interval(RELOAD);
+        let mut told = false;
         loop {
             let mut failed = false;
+            if !told {
+                let roots = self.keeper.authority().roots().to_owned();
+                told = webhooks::tell_roots(&self.client, &roots).await;
+                failed |= !told;
+            }
             let namespaces = self.overview.borrow_and_update().namespaces.clone();
             served.retain(|known| namespaces.contains(known));
             for namespace in namespaces {
@@ -56,11 +63,15 @@ impl Upkeep {
             }
             tokio::select! {
                 changed = self.overview.changed() => if changed.is_err() { return },
-                _ = again.tick() => served.clear(),
+                _ = again.tick() => {
+                    served.clear();
+                    told = false;
+                }
                 _ = reload.tick() => match self.keeper.reload().await {
                     Ok(true) => {
                         tracing::info!("the certificate authority was changed");
                         served.clear();
+                        told = false;
                     }
                     Ok(false) => {}
                     Err(error) => tracing::error!(%error, "the certificate authority's Secret is not taken over"),

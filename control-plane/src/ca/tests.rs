@@ -1,1 +1,159 @@
+use std::time::Duration;
 
+use rcgen::{CertificateParams, KeyPair, SanType};
+use time::OffsetDateTime;
+use trefoil_api::Identity;
+
+use super::{Authority, Error, Material, certificates};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn web() -> Identity {
+    Identity::new("cluster.local", "shop", "web").expect("valid")
+}
+
+fn request(names: &[&str]) -> String {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.subject_alt_names = names
+        .iter()
+        .map(|name| SanType::URI((*name).try_into().expect("ASCII")))
+        .collect();
+    let key = KeyPair::generate().expect("key");
+    params
+        .serialize_request(&key)
+        .expect("request")
+        .pem()
+        .expect("PEM")
+}
+
+fn self_made() -> Authority {
+    Authority::new(Material::create("cluster.local").expect("made")).expect("usable")
+}
+
+/// Subject alternative names of a certificate, as text.
+fn names(pem: &str) -> Vec<String> {
+    let der = certificates(pem).expect("PEM").remove(0);
+    let (_, parsed) = x509_parser::parse_x509_certificate(&der).expect("certificate");
+    let names = parsed
+        .subject_alternative_name()
+        .expect("readable")
+        .expect("there");
+    names
+        .value
+        .general_names
+        .iter()
+        .map(ToString::to_string)
+        .collect()
+}
+
+#[test]
+fn a_leaf_has_exactly_the_authenticated_identity() {
+    for asked in [vec![], vec!["spiffe://cluster.local/ns/shop/sa/web"]] {
+        let signed = self_made().sign(&request(&asked), &web(), HOUR).expect("signed");
+        assert_eq!(
+            names(&signed.chain[0]),
+            vec!["URI(spiffe://cluster.local/ns/shop/sa/web)"]
+        );
+        assert_eq!(signed.chain.len(), 1, "a root signs: no intermediates");
+        assert!(signed.not_after <= OffsetDateTime::now_utc() + HOUR);
+    }
+}
+
+#[test]
+fn requests_for_others_are_refused() {
+    let authority = self_made();
+    for asked in [
+        vec!["spiffe://cluster.local/ns/shop/sa/api"],
+        vec![
+            "spiffe://cluster.local/ns/shop/sa/web",
+            "spiffe://cluster.local/ns/shop/sa/api",
+        ],
+        vec!["spiffe://other.org/ns/shop/sa/web"],
+    ] {
+        let refused = authority.sign(&request(&asked), &web(), HOUR);
+        assert!(matches!(refused, Err(Error::OtherIdentity { .. })), "{asked:?}");
+    }
+    assert!(matches!(
+        authority.sign("nonsense", &web(), HOUR),
+        Err(Error::Request(_))
+    ));
+}
+
+#[test]
+fn a_request_that_was_tampered_with_is_refused() {
+    let one = request(&[]);
+    let mut lines: Vec<String> = one.lines().map(str::to_owned).collect();
+    let middle = lines.len() / 2;
+    let swapped = if lines[middle].starts_with('A') { "B" } else { "A" };
+    lines[middle].replace_range(0..1, swapped);
+    assert!(matches!(
+        self_made().sign(&lines.join("\n"), &web(), HOUR),
+        Err(Error::Request(_))
+    ));
+}
+
+#[test]
+fn an_operators_intermediate_is_sent_along_and_the_root_comes_last() {
+    let root = Material::create("cluster.local").expect("made");
+    let root_authority = Authority::new(root.clone()).expect("usable");
+    let key = KeyPair::generate().expect("key");
+    let mut params = CertificateParams::default();
+    params
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, "intermediate");
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
+    params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign];
+    params.not_after = OffsetDateTime::now_utc() + Duration::from_secs(60);
+    let certificate = params
+        .signed_by(&key, &root_authority.issuer)
+        .expect("signed")
+        .pem();
+    let given = Material {
+        chain: format!("{certificate}{}", root.certificate),
+        certificate: certificate.clone(),
+        key: key.serialize_pem(),
+        roots: root.roots.clone(),
+    };
+    let signed = Authority::new(given.clone())
+        .expect("usable")
+        .sign(&request(&[]), &web(), HOUR)
+        .expect("signed");
+    assert_eq!(signed.chain.len(), 2);
+    assert_eq!(
+        certificates(&signed.chain[1]).expect("PEM"),
+        certificates(&certificate).expect("PEM")
+    );
+    assert_eq!(signed.roots, root.roots);
+    assert!(
+        signed.not_after < OffsetDateTime::now_utc() + Duration::from_secs(61),
+        "it outlives its issuer"
+    );
+    let other_key = Material {
+        key: KeyPair::generate().expect("key").serialize_pem(),
+        ..given
+    };
+    assert!(matches!(
+        Authority::new(other_key),
+        Err(Error::Unusable { what: "the key", .. })
+    ));
+}
+
+#[test]
+fn a_leaf_cannot_be_the_authority() {
+    let authority = self_made();
+    let (chain, key) = authority.serve(&["localhost".into()], HOUR).expect("signed");
+    let material = Material {
+        certificate: super::pem("CERTIFICATE", &chain[0]),
+        key: super::pem("PRIVATE KEY", key.secret_der()),
+        chain: String::new(),
+        roots: authority.roots().to_owned(),
+    };
+    assert!(matches!(
+        Authority::new(material),
+        Err(Error::Unusable {
+            what: "the certificate",
+            ..
+        })
+    ));
+}

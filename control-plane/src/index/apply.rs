@@ -130,33 +130,26 @@ impl Index {
     }
 
     fn apply_config(&mut self, text: Option<String>) {
-        let seen_good = self.config_seen && self.config_errors.is_empty();
+        self.config_errors.clear();
+        self.config_seen = text.is_some();
         let config = match text.as_deref().map(MeshConfig::parse) {
             None => {
-                self.config_errors.clear();
+                self.good_config = None;
                 MeshConfig::default()
             }
-            Some(Ok(config)) => {
-                self.config_errors.clear();
-                config
-            }
+            Some(Ok(config)) => self.good_config.insert(config).clone(),
             Some(Err(error)) => {
-                self.config_errors = vec![FieldError {
+                self.config_errors.push(FieldError {
                     field: MESH_CONFIG_KEY.into(),
                     problem: error.to_string(),
-                }];
-                if seen_good || self.config != MeshConfig::default() {
-                    self.config.clone()
-                } else {
-                    // Never understood: what it would have guarded is closed.
-                    MeshConfig {
-                        default_mtls: MtlsMode::Strict,
-                        ..MeshConfig::default()
-                    }
-                }
+                });
+                // With no good version, what it would have guarded is closed.
+                self.good_config.clone().unwrap_or_else(|| MeshConfig {
+                    default_mtls: MtlsMode::Strict,
+                    ..MeshConfig::default()
+                })
             }
         };
-        self.config_seen = text.is_some();
         if config != self.config {
             self.config = config;
             self.mark_all();
@@ -164,26 +157,24 @@ impl Index {
     }
 
     fn apply_placements(&mut self, report: NodePlacements) {
+        // From the first report on, annotations have no say.
+        let all = report.snapshot || !self.placements.contains_key(&report.node);
         let known = self.placements.entry(report.node.clone()).or_default();
-        let mut touched = BTreeSet::new();
-        let key = |pod: &trefoil_api::proto::trefoil::v1::PodPlacement| {
-            ObjectKey::new(pod.namespace.clone(), pod.name.clone())
-        };
+        let mut touched: BTreeSet<String> = report.removed.into_iter().collect();
         if report.snapshot {
-            touched.extend(known.values().map(key));
             known.clear();
         }
-        for uid in &report.removed {
-            touched.extend(known.remove(uid).as_ref().map(key));
+        for uid in &touched {
+            known.remove(uid);
         }
         for pod in report.pods {
-            touched.insert(key(&pod));
+            touched.insert(pod.uid.clone());
             known.insert(pod.uid.clone(), pod);
         }
-        self.dirty.pods.extend(touched);
-        if report.snapshot {
-            self.mark_node(&report.node);
-        }
+        let on_node = self.pods_by_node.get(&report.node).into_iter().flatten();
+        let affected =
+            on_node.filter(|key| all || self.pods.get(*key).is_some_and(|pod| touched.contains(&pod.uid)));
+        self.dirty.pods.extend(affected.cloned());
     }
 
     fn mark_node(&mut self, node: &str) {

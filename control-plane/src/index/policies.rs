@@ -337,22 +337,26 @@ impl Index {
             });
             if unused {
                 self.strict.remove(&old);
-                self.publish_policy(&old, None);
+                self.dirty.strict.insert(old);
             }
         }
         let (policy, name) = (policy?, name?);
         self.strict_of.insert(workload.to_owned(), name.clone());
-        let (known, users) = self
-            .strict
-            .entry(name.clone())
-            .or_insert_with(|| (policy.clone(), BTreeSet::new()));
-        let first = users.is_empty();
+        let (known, users) = self.strict.entry(name.clone()).or_default();
         users.insert(workload.to_owned());
-        if first || *known != policy {
-            known.clone_from(&policy);
-            self.publish_policy(&name, Some(policy));
+        if *known != policy {
+            *known = policy;
+            self.dirty.strict.insert(name.clone());
         }
         Some(name)
+    }
+
+    /// Publishes the policies against plaintext once all workloads have said which they name.
+    pub(super) fn compute_strict(&mut self) {
+        for name in std::mem::take(&mut self.dirty.strict) {
+            let policy = self.strict.get(&name).map(|(policy, _)| policy.clone());
+            self.publish_policy(&name, policy);
+        }
     }
 
     fn publish_policy(&mut self, name: &str, policy: Option<Authorization>) {

@@ -240,7 +240,7 @@ impl Snapshot {
         self.accounts.contains_key(&key)
     }
 
-    pub(super) fn set(
+    pub(crate) fn set(
         &mut self,
         changes: &mut Changes,
         kind: ResourceKind,

@@ -1,1 +1,305 @@
+//! Any sequence of changes gives what a fresh index over the end state gives, and what it calls changed is
+//! exactly what differs.
 
+mod model;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use serde_json::json;
+use trefoil_api::proto::istio::security::Authorization;
+use trefoil_api::proto::istio::workload::{Address, TunnelProtocol, Workload, address};
+use trefoil_api::proto::trefoil::v1::{Placement, Plane, PodPlacement};
+
+use super::facts::{Endpoint, Pod, PolicyObject, Service, ServicePort, Slice};
+use super::snapshot::ResourceKind;
+use super::{Change, Index, NodePlacements, ObjectKey};
+use model::EndState;
+
+fn key(name: &str) -> ObjectKey {
+    ObjectKey::new("shop", name)
+}
+
+fn pod(address: &str) -> Pod {
+    Pod {
+        uid: format!("uid-{address}"),
+        labels: [("app".to_owned(), "web".to_owned())].into(),
+        addresses: vec![address.parse().expect("address")],
+        node: "n1".into(),
+        service_account: "web".into(),
+        ready: true,
+        ..Pod::default()
+    }
+}
+
+fn policy(spec: serde_json::Value) -> PolicyObject {
+    PolicyObject {
+        object: json!({"spec": spec}),
+        generation: 1,
+        ..PolicyObject::default()
+    }
+}
+
+fn index(changes: Vec<Change>) -> Index {
+    let mut index = Index::new("cluster.local");
+    changes.into_iter().for_each(|change| index.apply(change));
+    index.flush();
+    index
+}
+
+fn workload(index: &Index, name: &str) -> Workload {
+    let snapshot = index.snapshot();
+    let encoded = snapshot.of(ResourceKind::Address).get(name).expect("served");
+    match encoded.decode::<Address>().expect("decodes").r#type {
+        Some(address::Type::Workload(workload)) => workload,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn authorization(index: &Index, name: &str) -> Option<Authorization> {
+    let snapshot = index.snapshot();
+    let encoded = snapshot.of(ResourceKind::Authorization).get(name)?;
+    Some(encoded.decode().expect("decodes"))
+}
+
+const WEB: &str = "Kubernetes//Pod/shop/web";
+
+fn placed(plane: Plane, withdrawing: bool) -> Change {
+    Change::Placements(NodePlacements {
+        node: "n1".into(),
+        snapshot: true,
+        pods: vec![PodPlacement {
+            uid: "uid-10.0.0.1".into(),
+            namespace: "shop".into(),
+            name: "web".into(),
+            plane: plane.into(),
+            withdrawing,
+        }],
+        removed: Vec::new(),
+    })
+}
+
+#[test]
+fn tunnels_follow_what_the_agent_of_the_pods_own_node_reports() {
+    let mut index = index(vec![Change::Pod(key("web"), Some(pod("10.0.0.1")))]);
+    let tunnel = |index: &Index| workload(index, WEB).tunnel_protocol();
+    assert_eq!(tunnel(&index), TunnelProtocol::None);
+    for (plane, withdrawing, expected) in [
+        (Plane::Node, false, TunnelProtocol::Hbone),
+        (Plane::Sidecar, false, TunnelProtocol::Hbone),
+        (Plane::Sidecar, true, TunnelProtocol::None),
+        (Plane::None, false, TunnelProtocol::None),
+    ] {
+        index.apply(placed(plane, withdrawing));
+        assert!(index.flush().address.contains(WEB) || withdrawing || plane != Plane::Node);
+        assert_eq!(tunnel(&index), expected, "{plane:?} {withdrawing}");
+    }
+    // Another node's agent has no say.
+    let mut elsewhere = pod("10.0.0.1");
+    elsewhere.node = "n2".into();
+    index.apply(placed(Plane::Node, false));
+    index.apply(Change::Pod(key("web"), Some(elsewhere)));
+    index.flush();
+    assert_eq!(tunnel(&index), TunnelProtocol::None);
+}
+
+#[test]
+fn until_an_agent_has_spoken_its_annotation_holds() {
+    let mut annotated = pod("10.0.0.1");
+    annotated.redirection = Some(Plane::Node);
+    let mut index = index(vec![Change::Pod(key("web"), Some(annotated))]);
+    assert_eq!(workload(&index, WEB).tunnel_protocol(), TunnelProtocol::Hbone);
+    index.apply(placed(Plane::None, false));
+    index.flush();
+    assert_eq!(workload(&index, WEB).tunnel_protocol(), TunnelProtocol::None);
+}
+
+#[test]
+fn a_pod_serves_the_services_whose_endpoint_it_is() {
+    let service = Service {
+        addresses: vec!["10.96.0.1".parse().expect("address")],
+        ports: vec![ServicePort {
+            name: "http".into(),
+            port: 80,
+            ..ServicePort::default()
+        }],
+        ..Service::default()
+    };
+    let endpoint = |address: &str, ready| Endpoint {
+        addresses: vec![address.parse().expect("address")],
+        ready,
+        ..Endpoint::default()
+    };
+    let slice = Slice {
+        service: "web".into(),
+        ports: vec![("http".into(), 8080)],
+        endpoints: vec![endpoint("10.0.0.1", false), endpoint("192.0.2.1", true)],
+    };
+    let index = index(vec![
+        Change::Slice(key("web-1"), Some(slice)),
+        Change::Pod(key("web"), Some(pod("10.0.0.1"))),
+        Change::Service(key("web"), Some(service)),
+    ]);
+    let web = workload(&index, WEB);
+    let ports = &web.services["shop/web.shop.svc.cluster.local"].ports;
+    assert_eq!((ports[0].service_port, ports[0].target_port), (80, 8080));
+    assert_eq!(web.status, 1, "not ready is not healthy");
+    // An endpoint that is no pod is a workload too: the API server is reached by it.
+    let stranger = workload(
+        &index,
+        "Kubernetes/discovery.k8s.io/EndpointSlice/shop/web-1/192.0.2.1",
+    );
+    assert_eq!(stranger.services.len(), 1);
+    let snapshot = index.snapshot();
+    let members = snapshot
+        .of(ResourceKind::Address)
+        .members("shop/web.shop.svc.cluster.local");
+    assert_eq!(members.count(), 2);
+}
+
+#[test]
+fn a_malformed_policy_leaves_the_last_good_one_in_force_or_closes() {
+    let selector = json!({"matchLabels": {"app": "web"}});
+    let good = policy(json!({"selector": selector, "rules": [{}]}));
+    let bad = policy(json!({"selector": selector, "rules": [{"to": [{"ports": [0]}]}]}));
+    let mut index = index(vec![
+        Change::Pod(key("web"), Some(pod("10.0.0.1"))),
+        Change::Authorization(key("p"), Some(good)),
+        Change::Authorization(key("q"), Some(policy(json!({"rules": [{}]})))),
+    ]);
+    let before = authorization(&index, "shop/p").expect("served");
+    index.apply(Change::Authorization(key("p"), Some(bad.clone())));
+    index.flush();
+    assert_eq!(authorization(&index, "shop/p"), Some(before));
+    let report = |index: &Index| {
+        index
+            .reports()
+            .find(|one| one.key == key("p"))
+            .cloned()
+            .expect("reported")
+    };
+    assert!(!report(&index).statements[0].holds);
+    assert!(
+        report(&index).statements[0]
+            .message
+            .contains("spec.rules[0].to[0].ports[0]")
+    );
+    // With no good version, its workloads are closed.
+    index.apply(Change::Authorization(key("p"), None));
+    index.apply(Change::Authorization(key("p"), Some(bad)));
+    index.flush();
+    let closed = authorization(&index, "shop/p").expect("served");
+    assert_eq!(closed, crate::translate::closed("shop", "p", closed.scope()));
+    assert_eq!(workload(&index, WEB).authorization_policies, vec!["shop/p"]);
+}
+
+#[test]
+fn strictness_is_named_by_its_workloads_and_gone_with_the_last() {
+    let mut index = index(vec![
+        Change::Pod(key("web"), Some(pod("10.0.0.1"))),
+        Change::PeerAuthentication(key("default"), Some(policy(json!({"mtls": "Strict"})))),
+    ]);
+    assert_eq!(
+        workload(&index, WEB).authorization_policies,
+        vec!["shop/peer_authentication_default"]
+    );
+    assert!(authorization(&index, "shop/peer_authentication_default").is_some());
+    index.apply(Change::Pod(key("web"), None));
+    let changes = index.flush();
+    assert!(authorization(&index, "shop/peer_authentication_default").is_none());
+    assert!(changes.authorization.contains("shop/peer_authentication_default"));
+}
+
+#[test]
+fn placement_travels_with_the_workload() {
+    let index = index(vec![
+        Change::Namespace(
+            "shop".into(),
+            Some(super::facts::Namespace {
+                labels: [("trefoil.dev/isolation".to_owned(), "namespace".to_owned())].into(),
+            }),
+        ),
+        Change::NetworkPolicy(key("any"), Some(super::facts::NetworkPolicy::default())),
+        Change::Pod(key("web"), Some(pod("10.0.0.1"))),
+        placed(Plane::Node, false),
+    ]);
+    let web = workload(&index, WEB);
+    let config = web.extensions[0].config.as_ref().expect("config");
+    let placement: Placement = prost::Message::decode(config.value.as_slice()).expect("decodes");
+    assert_eq!(placement.plane(), Plane::Node);
+    assert!(placement.network_policy_selected);
+    assert_eq!(placement.pod_uid, "uid-10.0.0.1");
+    assert_eq!(placement.isolation, 2);
+}
+
+type Versions = BTreeMap<(ResourceKind, Arc<str>), String>;
+
+fn versions(index: &Index) -> Versions {
+    let snapshot = index.snapshot();
+    let of = |kind: ResourceKind| {
+        let all: Vec<_> = snapshot.of(kind).iter().cloned().collect();
+        all.into_iter()
+            .map(move |one| ((kind, one.name.clone()), one.version.clone()))
+    };
+    ResourceKind::ALL.into_iter().flat_map(of).collect()
+}
+
+/// What a client that follows the changes holds.
+fn follow(held: &mut Versions, index: &mut Index) {
+    let changes = index.flush();
+    let snapshot = index.snapshot();
+    for kind in ResourceKind::ALL {
+        for name in changes.of(kind) {
+            match snapshot.of(kind).get(name) {
+                Some(resource) => {
+                    let old = held.insert((kind, name.clone()), resource.version.clone());
+                    assert_ne!(
+                        old.as_ref(),
+                        Some(&resource.version),
+                        "{name} is called changed and is not"
+                    );
+                }
+                None => {
+                    held.remove(&(kind, name.clone()));
+                }
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+    #[test]
+    fn any_sequence_gives_what_a_fresh_index_gives(steps in prop::collection::vec((model::change(), prop::bool::weighted(0.3)), 0..60)) {
+        let mut index = Index::new("cluster.local");
+        let mut end = EndState::default();
+        let mut held = Versions::new();
+        for (change, flush) in steps {
+            end.note(&change);
+            index.apply(change);
+            if flush {
+                follow(&mut held, &mut index);
+            }
+        }
+        follow(&mut held, &mut index);
+        let mut fresh = Index::new("cluster.local");
+        end.changes().into_iter().for_each(|change| fresh.apply(change));
+        fresh.flush();
+        prop_assert_eq!(&held, &versions(&index), "a client that follows holds something else");
+        prop_assert_eq!(versions(&index), versions(&fresh));
+        let reports = |index: &Index| index.reports().cloned().collect::<Vec<_>>();
+        prop_assert_eq!(reports(&index), reports(&fresh));
+        for (node, namespace) in [("n1", "shop"), ("n2", "shop"), ("n1", "trefoil-system"), ("n1", "other")] {
+            prop_assert_eq!(index.snapshot().runs(node, namespace, "web"), fresh.snapshot().runs(node, namespace, "web"));
+        }
+        for address in ["/10.0.0.1", "/10.0.0.2", "/10.96.0.1"] {
+            let named = |index: &Index| index.snapshot().of(ResourceKind::Address).named(address).collect::<Vec<_>>();
+            prop_assert_eq!(named(&index), named(&fresh));
+        }
+        for service in ["shop/web.shop.svc.cluster.local", "shop/api.shop.svc.cluster.local"] {
+            let members = |index: &Index| index.snapshot().of(ResourceKind::Address).members(service).cloned().collect::<Vec<_>>();
+            prop_assert_eq!(members(&index), members(&fresh));
+        }
+    }
+}

@@ -42,13 +42,16 @@ pub struct Admin {
     pub drain: CancellationToken,
 }
 
+/// Puts log directives into force, or says why not.
+pub type ChangeLog = dyn Fn(&str) -> Result<(), String> + Send + Sync;
+
 /// Reads and changes what is logged.
 #[derive(Clone)]
 pub struct LogLevel {
     /// The present directives.
     pub current: Arc<Mutex<String>>,
     /// Puts new directives into force.
-    pub change: Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>,
+    pub change: Arc<ChangeLog>,
 }
 
 /// Readiness and metrics.

@@ -92,7 +92,6 @@ impl Election {
                 renew_time: Some(MicroTime(now)),
                 ..LeaseSpec::default()
             }),
-            ..Lease::default()
         }
     }
 }

@@ -94,7 +94,7 @@ fn container(config: &Config<'_>) -> Value {
             format!("--control-plane=https://trefoil-control-plane.trefoil-system.svc:{}", port::CONTROL_PLANE),
             format!("--token={TOKEN_FOLDER}/token"),
             format!("--root-cert={ROOT_FOLDER}/{ROOT_KEY}"),
-            format!("--admin-socket={RUN_FOLDER}/sidecar/admin.sock"),
+            format!("--admin-socket={RUN_FOLDER}/admin.sock"),
             format!("--trust-domain={}", config.trust_domain),
         ],
         "env": [

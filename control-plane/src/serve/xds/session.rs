@@ -117,7 +117,9 @@ impl Session {
         if waits_for_policies {
             return None;
         }
+        // Where nothing was left to say about workloads, policies that were kept for their sake may go now.
         self.send(ResourceKind::Address, snapshot)
+            .or_else(|| self.send(ResourceKind::Authorization, snapshot))
     }
 
     fn send(&mut self, kind: ResourceKind, snapshot: &Snapshot) -> Option<Response> {

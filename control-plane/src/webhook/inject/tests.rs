@@ -1,1 +1,67 @@
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Value, json};
 
+use super::{Config, has_sidecar, inject};
+
+const CONFIG: Config<'static> = Config {
+    image: "registry/sidecar:1",
+    trust_domain: "cluster.local",
+    namespace: "shop",
+};
+
+fn injected(pod: &Value) -> Pod {
+    let typed: Pod = serde_json::from_value(pod.clone()).expect("pod");
+    let mut patched = pod.clone();
+    json_patch::patch(&mut patched, &inject(&typed, &CONFIG)).expect("applies");
+    serde_json::from_value(patched).expect("still a pod")
+}
+
+#[test]
+fn the_sidecar_comes_first_and_nothing_else_changes() {
+    for pod in [
+        json!({"metadata": {"name": "a"}, "spec": {"containers": [{"name": "app", "image": "i"}]}}),
+        json!({"metadata": {"generateName": "a-"}, "spec": {
+            "containers": [{"name": "app", "image": "i"}],
+            "initContainers": [{"name": "migrate", "image": "m"}],
+            "volumes": [{"name": "data", "emptyDir": {}}],
+        }}),
+    ] {
+        let before: Pod = serde_json::from_value(pod.clone()).expect("pod");
+        assert!(!has_sidecar(&before));
+        let after = injected(&pod);
+        assert!(has_sidecar(&after));
+        let (before, after) = (before.spec.expect("spec"), after.spec.expect("spec"));
+        assert_eq!(after.containers, before.containers);
+        let init = after.init_containers.expect("init containers");
+        assert_eq!(init[0].name, "trefoil-sidecar");
+        assert_eq!(init[1..], before.init_containers.unwrap_or_default());
+        let volumes = after.volumes.expect("volumes");
+        let known = before.volumes.unwrap_or_default();
+        assert_eq!(volumes[..known.len()], known);
+        assert_eq!(volumes.len(), known.len() + 3);
+    }
+}
+
+#[test]
+fn the_sidecar_is_native_and_has_no_privilege() {
+    let pod = injected(&json!({"spec": {"containers": []}}));
+    let sidecar = pod
+        .spec
+        .expect("spec")
+        .init_containers
+        .expect("init containers")
+        .remove(0);
+    assert_eq!(sidecar.restart_policy.as_deref(), Some("Always"));
+    assert_eq!(sidecar.image.as_deref(), Some("registry/sidecar:1"));
+    let security = sidecar.security_context.expect("security context");
+    assert_eq!(security.run_as_user, Some(15008));
+    assert_eq!(security.allow_privilege_escalation, Some(false));
+    assert_eq!(
+        security.capabilities.expect("capabilities").drop,
+        Some(vec!["ALL".into()])
+    );
+    for probe in [sidecar.startup_probe, sidecar.readiness_probe] {
+        let get = probe.expect("probe").http_get.expect("httpGet");
+        assert_eq!(serde_json::to_value(get.port).expect("port"), json!(15021));
+    }
+}

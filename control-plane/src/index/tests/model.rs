@@ -1,0 +1,283 @@
+//! Random changes over a small world, and what remains of them.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use proptest::prelude::*;
+use serde_json::json;
+use trefoil_api::crd;
+use trefoil_api::mesh_config::MeshConfig;
+use trefoil_api::proto::trefoil::v1::{Plane, PodPlacement};
+
+use crate::index::facts::{
+    Endpoint, Labels, Namespace, NetworkPolicy, Node, Pod, PolicyObject, Service, ServicePort, Slice,
+};
+use crate::index::{Change, NodePlacements, ObjectKey};
+
+/// The objects that exist in the end. Of policies and the configuration also the last good version.
+#[derive(Default)]
+pub(super) struct EndState {
+    objects: BTreeMap<String, Change>,
+    good: BTreeMap<String, Change>,
+    placements: BTreeMap<String, BTreeMap<String, PodPlacement>>,
+}
+
+impl EndState {
+    pub(super) fn note(&mut self, change: &Change) {
+        let (id, present, good) = match change {
+            Change::Namespace(name, facts) => (format!("namespace {name}"), facts.is_some(), None),
+            Change::Node(name, facts) => {
+                if facts.is_none() {
+                    self.placements.remove(name);
+                }
+                (format!("node {name}"), facts.is_some(), None)
+            }
+            Change::Pod(key, facts) => (format!("pod {key}"), facts.is_some(), None),
+            Change::Service(key, facts) => (format!("service {key}"), facts.is_some(), None),
+            Change::Slice(key, facts) => (format!("slice {key}"), facts.is_some(), None),
+            Change::NetworkPolicy(key, facts) => (format!("network {key}"), facts.is_some(), None),
+            Change::Authorization(key, object) => (
+                format!("authorization {key}"),
+                object.is_some(),
+                object
+                    .as_ref()
+                    .map(|one| crd::authorization_policy(&one.object).is_ok()),
+            ),
+            Change::PeerAuthentication(key, object) => (
+                format!("peer {key}"),
+                object.is_some(),
+                object
+                    .as_ref()
+                    .map(|one| crd::peer_authentication(&one.object).is_ok()),
+            ),
+            Change::MeshConfig(text) => (
+                "config".into(),
+                text.is_some(),
+                text.as_ref().map(|text| MeshConfig::parse(text).is_ok()),
+            ),
+            Change::Placements(report) => {
+                let known = self.placements.entry(report.node.clone()).or_default();
+                if report.snapshot {
+                    known.clear();
+                }
+                for uid in &report.removed {
+                    known.remove(uid);
+                }
+                for pod in &report.pods {
+                    known.insert(pod.uid.clone(), pod.clone());
+                }
+                return;
+            }
+        };
+        if !present {
+            self.good.remove(&id);
+            self.objects.remove(&id);
+            return;
+        }
+        if good == Some(true) {
+            self.good.insert(id.clone(), change.clone());
+        }
+        self.objects.insert(id, change.clone());
+    }
+
+    pub(super) fn changes(self) -> Vec<Change> {
+        let reports = self.placements.into_iter().map(|(node, pods)| {
+            Change::Placements(NodePlacements {
+                node,
+                snapshot: true,
+                pods: pods.into_values().collect(),
+                removed: Vec::new(),
+            })
+        });
+        let good = self.good.into_values();
+        good.chain(self.objects.into_values()).chain(reports).collect()
+    }
+}
+
+fn key() -> impl Strategy<Value = ObjectKey> {
+    let namespace = prop::sample::select(&["shop", "shop", "other", "trefoil-system"][..]);
+    let name = prop::sample::select(&["web", "api", "db"][..]);
+    (namespace, name).prop_map(|(namespace, name)| ObjectKey::new(namespace, name))
+}
+
+fn labels() -> impl Strategy<Value = Labels> {
+    prop::sample::select(&["web", "api"][..]).prop_map(|app| [("app".to_owned(), app.to_owned())].into())
+}
+
+fn address() -> impl Strategy<Value = std::net::IpAddr> {
+    prop::sample::select(&["10.0.0.1", "10.0.0.2", "10.0.0.3", "fd00::1"][..])
+        .prop_map(|address| address.parse().expect("address"))
+}
+
+fn node() -> impl Strategy<Value = String> {
+    prop::sample::select(&["n1", "n2"][..]).prop_map(String::from)
+}
+
+fn pod() -> impl Strategy<Value = Pod> {
+    let flags = (
+        prop::bool::weighted(0.1),
+        prop::bool::weighted(0.1),
+        any::<bool>(),
+        prop::sample::select(&[None, Some(Plane::Node)][..]),
+    );
+    let uid = prop::sample::select(&["u1", "u2", "u3"][..]);
+    (
+        uid,
+        labels(),
+        prop::collection::btree_set(address(), 0..3),
+        node(),
+        flags,
+    )
+        .prop_map(
+            |(uid, labels, addresses, node, (host_network, terminal, ready, redirection))| Pod {
+                uid: uid.into(),
+                labels,
+                addresses: addresses.into_iter().collect(),
+                node,
+                service_account: "web".into(),
+                host_network,
+                terminal,
+                ready,
+                owner: None,
+                redirection,
+            },
+        )
+}
+
+fn service() -> impl Strategy<Value = Service> {
+    (any::<bool>(), any::<bool>()).prop_map(|(headless, node_local)| Service {
+        addresses: if headless {
+            Vec::new()
+        } else {
+            vec!["10.96.0.1".parse().expect("address")]
+        },
+        ports: vec![ServicePort {
+            name: "http".into(),
+            port: 80,
+            target: Some(8080),
+            ..ServicePort::default()
+        }],
+        node_local,
+        ..Service::default()
+    })
+}
+
+fn slice() -> impl Strategy<Value = Slice> {
+    let service = prop::sample::select(&["web", "api"][..]);
+    let port = prop::sample::select(&[8080u16, 9090][..]);
+    let endpoint =
+        (prop::option::of(key()), address(), any::<bool>()).prop_map(|(pod, address, ready)| Endpoint {
+            addresses: vec![address],
+            pod,
+            ready,
+            ..Endpoint::default()
+        });
+    (service, port, prop::collection::vec(endpoint, 0..3)).prop_map(|(service, port, endpoints)| Slice {
+        service: service.into(),
+        ports: vec![("http".into(), port)],
+        endpoints,
+    })
+}
+
+fn object(spec: serde_json::Value) -> PolicyObject {
+    PolicyObject {
+        object: json!({"spec": spec}),
+        ..PolicyObject::default()
+    }
+}
+
+fn authorization() -> impl Strategy<Value = PolicyObject> {
+    let selector = json!({"matchLabels": {"app": "web"}});
+    prop::sample::select(vec![
+        json!({"rules": [{}]}),
+        json!({"action": "Deny", "rules": [{"to": [{"ports": [80]}]}]}),
+        json!({"selector": selector, "rules": [{"from": [{"namespaces": ["shop"]}]}]}),
+        json!({"targetRefs": [{"kind": "Service", "name": "web"}], "action": "Deny", "rules": [{}]}),
+        json!({"selector": selector, "rules": [{"to": [{"methods": ["GET"]}]}]}),
+        json!({"rules": [{"to": [{"ports": [0]}]}]}),
+        json!({"selector": selector, "rules": [{"to": [{"ports": [0]}]}]}),
+        json!({"targetRefs": [{"kind": "Service", "name": "api"}], "action": "Maybe"}),
+        json!({"action": "Audit", "misspelt": 1}),
+    ])
+    .prop_map(object)
+}
+
+fn peer_authentication() -> impl Strategy<Value = PolicyObject> {
+    let selector = json!({"matchLabels": {"app": "web"}});
+    prop::sample::select(vec![
+        json!({"mtls": "Strict"}),
+        json!({"mtls": "Permissive"}),
+        json!({"selector": selector, "mtls": "Strict", "ports": {"80": "Permissive"}}),
+        json!({"selector": selector, "ports": {"81": "Strict"}}),
+        json!({"ports": {"80": "Strict"}}),
+        json!({"mtls": "Perhaps"}),
+        json!({"selector": selector, "mtls": "Perhaps"}),
+    ])
+    .prop_map(object)
+}
+
+fn placements() -> impl Strategy<Value = NodePlacements> {
+    let uid = || prop::sample::select(&["u1", "u2", "u3"][..]).prop_map(String::from);
+    let plane = prop::sample::select(&[Plane::None, Plane::Node, Plane::Sidecar][..]);
+    let pod = (uid(), key(), plane, any::<bool>()).prop_map(|(uid, key, plane, withdrawing)| PodPlacement {
+        uid,
+        namespace: key.namespace,
+        name: key.name,
+        plane: plane.into(),
+        withdrawing,
+    });
+    (
+        node(),
+        any::<bool>(),
+        prop::collection::vec(pod, 0..3),
+        prop::collection::vec(uid(), 0..2),
+    )
+        .prop_map(|(node, snapshot, pods, removed)| NodePlacements {
+            node,
+            snapshot,
+            pods,
+            removed,
+        })
+}
+
+fn config() -> impl Strategy<Value = String> {
+    prop::sample::select(
+        &[
+            "",
+            "defaultMtls: Strict",
+            "defaultMtls: Permissive",
+            "trustDomain: example.org",
+            "misspelt: true",
+        ][..],
+    )
+    .prop_map(String::from)
+}
+
+pub(super) fn change() -> impl Strategy<Value = Change> {
+    let namespaces = prop::sample::select(&["shop", "other"][..]).prop_map(String::from);
+    let isolation = prop::sample::select(&["shared", "namespace"][..]).prop_map(|value| Namespace {
+        labels: [("trefoil.dev/isolation".to_owned(), value.to_owned())].into(),
+    });
+    let zone = prop::sample::select(&["a", "b"][..]).prop_map(|zone| Node {
+        zone: zone.into(),
+        ..Node::default()
+    });
+    let network = labels().prop_map(|labels| NetworkPolicy {
+        selector: LabelSelector {
+            match_labels: Some(labels),
+            ..LabelSelector::default()
+        },
+    });
+    prop_oneof![
+        1 => (namespaces, prop::option::of(isolation)).prop_map(|(name, facts)| Change::Namespace(name, facts)),
+        1 => (node(), prop::option::of(zone)).prop_map(|(name, facts)| Change::Node(name, facts)),
+        4 => (key(), prop::option::weighted(0.8, pod())).prop_map(|(key, facts)| Change::Pod(key, facts)),
+        2 => (key(), prop::option::weighted(0.8, service())).prop_map(|(key, facts)| Change::Service(key, facts)),
+        3 => (key(), prop::option::weighted(0.8, slice())).prop_map(|(key, facts)| Change::Slice(key, facts)),
+        1 => (key(), prop::option::of(network)).prop_map(|(key, facts)| Change::NetworkPolicy(key, facts)),
+        3 => (key(), prop::option::weighted(0.8, authorization())).prop_map(|(key, one)| Change::Authorization(key, one)),
+        3 => (key(), prop::option::weighted(0.8, peer_authentication())).prop_map(|(key, one)| Change::PeerAuthentication(key, one)),
+        1 => prop::option::weighted(0.8, config()).prop_map(Change::MeshConfig),
+        2 => placements().prop_map(Change::Placements),
+    ]
+}
