@@ -11,6 +11,9 @@ use crate::crd::MtlsMode;
 #[cfg(test)]
 mod tests;
 
+/// The longest `connectionMaxAge`: a year. Planes refuse what is beyond.
+pub const MAX_AGE_LIMIT: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// The configuration of the whole mesh; hot: a change takes effect at once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -27,7 +30,7 @@ pub struct MeshConfig {
     /// Lifetime of the certificates of workloads, and the longest that one is signed for.
     #[serde(with = "text")]
     pub certificate_lifetime: Duration,
-    /// After how long a pooled connection is replaced.
+    /// After how long a pooled connection is replaced; whole seconds, at most [`MAX_AGE_LIMIT`].
     #[serde(with = "text")]
     pub connection_max_age: Duration,
     /// Whether waypoints are made where policy needs them.
@@ -102,8 +105,9 @@ impl MeshConfig {
                 "is shorter than 2s: nothing could be rotated".into(),
             );
         }
-        if self.connection_max_age.is_zero() {
-            return value("connectionMaxAge", "is zero".into());
+        let age = self.connection_max_age;
+        if age < Duration::from_secs(1) || age > MAX_AGE_LIMIT || age.subsec_nanos() != 0 {
+            return value("connectionMaxAge", "is not whole seconds from 1s to 8760h".into());
         }
         Ok(())
     }

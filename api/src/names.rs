@@ -116,6 +116,8 @@ pub const API_GROUP: &str = "trefoil.dev";
 pub const MESH_CONFIG: &str = "trefoil-mesh";
 /// Key in [`MESH_CONFIG`].
 pub const MESH_CONFIG_KEY: &str = "mesh.yaml";
+/// xDS name of the one resource of mesh-wide settings.
+pub const MESH_SETTINGS: &str = "mesh";
 /// ConfigMap with the root, key `root-cert.pem`, in every namespace.
 pub const ROOT_CONFIG_MAP: &str = "trefoil-ca-root";
 /// Key of the root in [`ROOT_CONFIG_MAP`], and file name where it is mounted.

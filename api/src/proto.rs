@@ -9,6 +9,8 @@ pub mod type_url {
     pub const ADDRESS: &str = "type.googleapis.com/istio.workload.Address";
     /// Authorization policies: `istio.security.Authorization`.
     pub const AUTHORIZATION: &str = "type.googleapis.com/istio.security.Authorization";
+    /// The mesh-wide settings: `trefoil.v1.MeshSettings`.
+    pub const MESH_SETTINGS: &str = "type.googleapis.com/trefoil.v1.MeshSettings";
     /// Workload extension: which plane serves it.
     pub const PLACEMENT: &str = "type.googleapis.com/trefoil.v1.Placement";
     /// Workload extension: its guard.

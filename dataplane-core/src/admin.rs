@@ -25,7 +25,7 @@ use crate::Store;
 
 pub use ask::{Answer, AskError, ask};
 pub use log::{Format, LogError, LogLevel};
-pub use show::{policies, workloads};
+pub use show::{policies, settings, workloads};
 
 /// The admin interface being put together.
 #[derive(Clone, Debug)]
@@ -61,15 +61,19 @@ impl Admin {
         self
     }
 
-    /// Adds `/workloads` and `/policies`, of a store.
+    /// Adds `/workloads`, `/policies` and `/settings`, of a store.
     #[must_use]
     pub fn with_store(self, store: &Store) -> Self {
         let (for_workloads, for_policies) = (store.clone(), store.clone());
+        let for_settings = store.clone();
         self.with("/workloads", move || {
             std::future::ready(workloads(&for_workloads.snapshot()))
         })
         .with("/policies", move || {
             std::future::ready(policies(&for_policies.snapshot()))
+        })
+        .with("/settings", move || {
+            std::future::ready(settings(&for_settings.snapshot()))
         })
     }
 

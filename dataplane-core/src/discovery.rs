@@ -25,8 +25,13 @@ pub use node::Node;
 
 use crate::Store;
 
-/// The types that are subscribed, in this order: nothing may be decided before policies are known.
-pub const TYPES: [&str; 2] = [type_url::AUTHORIZATION, type_url::ADDRESS];
+/// The types that are subscribed, in this order: nothing may be decided before policies are known. Control
+/// planes of other meshes never answer for the settings: nobody waits for them.
+pub const TYPES: [&str; 3] = [
+    type_url::AUTHORIZATION,
+    type_url::MESH_SETTINGS,
+    type_url::ADDRESS,
+];
 
 /// Pauses between attempts to connect.
 #[derive(Clone, Copy, Debug)]

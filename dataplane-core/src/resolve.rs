@@ -49,7 +49,7 @@ pub fn resolve(store: &Store, client: &Workload, destination: SocketAddr, random
                 address: destination,
                 service: None,
             },
-            None if store.registry_only() => Target::Refused,
+            None if known.registry_only() => Target::Refused,
             None => Target::Passthrough(destination),
         };
     };

@@ -4,6 +4,7 @@
 
 mod convert;
 mod policies;
+mod settings;
 mod snapshot;
 mod store;
 #[cfg(test)]
@@ -19,6 +20,7 @@ use trefoil_api::proto::trefoil::v1 as extension;
 pub use convert::Malformed;
 pub use extension::{Isolation, Plane};
 pub use policies::{Guarding, Policies};
+pub use settings::Settings;
 pub use snapshot::Snapshot;
 pub use store::{Refusal, Store};
 

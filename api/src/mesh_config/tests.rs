@@ -35,6 +35,8 @@ fn what_is_not_understood_is_refused() {
         "certificateLifetime: 24",
         "certificateLifetime: 1s",
         "connectionMaxAge: 0s",
+        "connectionMaxAge: 1500ms",
+        "connectionMaxAge: 8761h",
         "trustDomain: Exa mple",
         "- a list",
     ] {

@@ -309,7 +309,9 @@ fn some_range() -> impl Strategy<Value = Address> {
     ]
 }
 
-fn few<T: std::fmt::Debug + 'static>(one: impl Strategy<Value = T> + 'static) -> impl Strategy<Value = Vec<T>> {
+fn few<T: std::fmt::Debug + 'static>(
+    one: impl Strategy<Value = T> + 'static,
+) -> impl Strategy<Value = Vec<T>> {
     prop_oneof![3 => Just(0usize), 2 => Just(1), 1 => Just(2)].prop_flat_map({
         let one = one.boxed();
         move |count| prop::collection::vec(one.clone(), count)

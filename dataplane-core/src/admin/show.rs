@@ -91,3 +91,9 @@ fn one_policy(name: &str, policy: &Policy) -> Value {
         "dryRun": policy.dry_run,
     })
 }
+
+/// The mesh-wide settings, where the control plane says them, and what follows where it does not.
+#[must_use]
+pub fn settings(known: &Snapshot) -> Value {
+    json!({ "settings": known.settings(), "registryOnly": known.registry_only() })
+}

@@ -60,7 +60,7 @@ impl Discovery {
         Err(StreamEnd::Closed)
     }
 
-    /// Everything of both types, and what is held already.
+    /// Everything of all types, and what is held already.
     fn subscriptions(&self) -> Vec<DeltaDiscoveryRequest> {
         let held = self.held.borrow();
         TYPES

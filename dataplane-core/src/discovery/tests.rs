@@ -200,8 +200,10 @@ async fn policies_first_then_what_is_good_is_taken_and_what_is_not_is_refused() 
     tokio::spawn(client.run());
     let mut stream = running.opened().await;
     assert_eq!(stream.authorization, "Bearer first");
-    let (first, second) = (stream.request().await, stream.request().await);
-    assert_eq!([first.type_url.as_str(), second.type_url.as_str()], TYPES);
+    let first = stream.request().await;
+    let later = [stream.request().await, stream.request().await];
+    let asked = [&first, &later[0], &later[1]].map(|request| request.type_url.as_str());
+    assert_eq!(asked, TYPES);
     assert!(first.resource_names_subscribe.is_empty(), "everything");
     let node = first.node.expect("who asks");
     assert_eq!(node.id, "sidecar~10.0.0.1~web.shop~shop.svc.cluster.local");
@@ -235,8 +237,9 @@ async fn after_an_interruption_it_says_what_it_holds() {
     let client = running.client(&store, Held::new());
     tokio::spawn(client.run());
     let mut stream = running.opened().await;
-    stream.request().await;
-    stream.request().await;
+    for _ in TYPES {
+        stream.request().await;
+    }
     stream
         .respond(of_policies(&[good_policy("one"), good_policy("two")]), "a")
         .await;
@@ -262,6 +265,7 @@ async fn after_an_interruption_it_says_what_it_holds() {
         stream.request().await.initial_resource_versions,
         held(&["shop/one"])
     );
+    assert!(stream.request().await.initial_resource_versions.is_empty());
     let addresses = stream.request().await.initial_resource_versions;
     let mut expected = held(&["Kubernetes//Pod/shop/cart"]);
     expected.insert("Kubernetes//Pod/shop/bad".into(), String::new());
@@ -283,8 +287,9 @@ async fn what_is_remembered_serves_at_once_and_is_not_asked_for_again() {
     assert!(store.synced(), "before anybody answered");
     tokio::spawn(client.run());
     let mut stream = running.opened().await;
-    assert!(stream.request().await.initial_resource_versions.is_empty());
-    assert_eq!(stream.request().await.initial_resource_versions.len(), 1);
+    for expected in [0, 0, 1] {
+        assert_eq!(stream.request().await.initial_resource_versions.len(), expected);
+    }
 }
 
 #[tokio::test]

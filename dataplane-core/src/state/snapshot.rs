@@ -3,7 +3,10 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{Policies, Service, Workload};
+use trefoil_api::mesh_config::Outbound;
+
+use super::settings::Said;
+use super::{Policies, Service, Settings, Workload};
 
 /// Everything known at one moment.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -20,6 +23,9 @@ pub struct Snapshot {
     /// Endpoints of a service: uids of the workloads that serve it.
     endpoints: imbl::HashMap<String, imbl::OrdMap<String, Arc<Workload>>>,
     pub(super) policies: Policies,
+    pub(super) said: Said,
+    /// Only what is known may be reached, whatever the settings say.
+    pub(super) always_registry_only: bool,
 }
 
 impl Snapshot {
@@ -84,6 +90,26 @@ impl Snapshot {
     #[must_use]
     pub fn policies(&self) -> &Policies {
         &self.policies
+    }
+
+    /// The mesh-wide settings, where the control plane says.
+    #[must_use]
+    pub fn settings(&self) -> Option<&Settings> {
+        match &self.said {
+            Said::Settings(settings) => Some(settings),
+            Said::Nothing | Said::Refused => None,
+        }
+    }
+
+    /// Whether destinations that are not known may not be reached.
+    #[must_use]
+    pub fn registry_only(&self) -> bool {
+        let said = match &self.said {
+            Said::Nothing => false,
+            Said::Refused => true,
+            Said::Settings(settings) => settings.outbound == Outbound::RegistryOnly,
+        };
+        said || self.always_registry_only
     }
 
     pub(super) fn insert_workload(&mut self, workload: Workload) {

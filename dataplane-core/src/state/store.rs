@@ -7,12 +7,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use prost::Message;
 use tokio::sync::watch;
+use trefoil_api::names::MESH_SETTINGS;
 use trefoil_api::policy::{self, Scope};
 use trefoil_api::proto::envoy::service::discovery::v3::{DeltaDiscoveryResponse, Resource};
 use trefoil_api::proto::istio::security::{self, Authorization};
 use trefoil_api::proto::istio::workload::{Address, address};
+use trefoil_api::proto::trefoil::v1::MeshSettings;
 use trefoil_api::proto::type_url;
 
+use super::settings::{self, Said};
 use super::{Malformed, Service, Snapshot, Workload, convert};
 
 /// What is known, shared. Clones are the same store.
@@ -26,7 +29,6 @@ struct Shared {
     current: ArcSwap<Snapshot>,
     writer: Mutex<()>,
     changes: watch::Sender<u64>,
-    registry_only: AtomicBool,
     policies_answered: AtomicBool,
     addresses_answered: AtomicBool,
 }
@@ -56,6 +58,7 @@ impl Store {
         let refusals = match response.type_url.as_str() {
             type_url::ADDRESS => addresses(&mut next, response),
             type_url::AUTHORIZATION => authorizations(&mut next, response),
+            type_url::MESH_SETTINGS => mesh_settings(&mut next, response),
             other => vec![Refusal {
                 name: other.into(),
                 problem: "not a type that is understood here".into(),
@@ -102,15 +105,12 @@ impl Store {
         self.shared.current.load().service_named(hostname, namespace)
     }
 
-    /// Whether destinations that are not known may not be reached.
-    #[must_use]
-    pub fn registry_only(&self) -> bool {
-        self.shared.registry_only.load(Ordering::Acquire)
-    }
-
-    /// Sets whether destinations that are not known may not be reached.
-    pub fn set_registry_only(&self, registry_only: bool) {
-        self.shared.registry_only.store(registry_only, Ordering::Release);
+    /// Sets whether only what is known may be reached whatever the mesh's settings say.
+    pub fn set_registry_only(&self, always: bool) {
+        let _guard = self.shared.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = Snapshot::clone(&self.shared.current.load());
+        next.always_registry_only = always;
+        self.shared.current.store(Arc::new(next));
     }
 
     /// Ticks after each applied response.
@@ -212,6 +212,32 @@ fn authorizations(next: &mut Snapshot, response: &DeltaDiscoveryResponse) -> Vec
                     name: resource.name.clone(),
                     problem,
                 });
+            }
+        }
+    }
+    refusals
+}
+
+fn mesh_settings(next: &mut Snapshot, response: &DeltaDiscoveryResponse) -> Vec<Refusal> {
+    if response
+        .removed_resources
+        .iter()
+        .any(|name| name == MESH_SETTINGS)
+    {
+        next.said = Said::Nothing;
+    }
+    let mut refusals = Vec::new();
+    for resource in &response.resources {
+        let read = named(resource, MESH_SETTINGS)
+            .and_then(|()| decode::<MeshSettings>(resource, type_url::MESH_SETTINGS))
+            .and_then(|message| settings::settings(&message));
+        match read {
+            Ok(settings) => next.said = Said::Settings(settings),
+            Err(malformed) => {
+                if resource.name == MESH_SETTINGS && next.said == Said::Nothing {
+                    next.said = Said::Refused;
+                }
+                refusals.push(refusal(resource, &malformed));
             }
         }
     }
