@@ -161,6 +161,13 @@ impl Mesh {
         self.ctl_fed(&[&local, arguments].concat(), None).await
     }
 
+    /// What `trefoilctl` prints, whatever its exit code.
+    pub async fn said(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let output = tokio::time::timeout(LIMIT, self.command(arguments).stdin(Stdio::null()).output());
+        let output = output.await.context("trefoilctl took too long")??;
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
     async fn ctl_fed(&self, arguments: &[&str], input: Option<&str>) -> anyhow::Result<String> {
         let mut command = self.command(arguments);
         command.stdin(if input.is_some() {
@@ -181,6 +188,7 @@ impl Mesh {
     fn command(&self, arguments: &[impl AsRef<OsStr>]) -> Command {
         let mut command = Command::new(self.binaries.join("trefoilctl"));
         command
+            .env("TREFOIL_MESH", &self.name)
             .arg("--kubeconfig")
             .arg(self.kubeconfig())
             .args(arguments)

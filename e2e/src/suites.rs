@@ -4,6 +4,7 @@
 mod asking;
 mod foreign;
 mod kubernetes;
+mod layers;
 mod matrix;
 mod programs;
 mod survival;
@@ -61,6 +62,11 @@ const SUITES: &[Suite] = &[
         name: "who-may-ask",
         minimum: 42,
         run: |report| Box::pin(asking::run(report)),
+    },
+    Suite {
+        name: "layers",
+        minimum: 16,
+        run: |report| Box::pin(layers::run(report)),
     },
     Suite {
         name: "ztunnel",
