@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Container, Pod};
 use kube::api::{Api, AttachParams, ListParams};
 use kube::{Client, ResourceExt};
 use serde_json::Value;
@@ -52,6 +52,7 @@ enum Way {
         pod: String,
         container: String,
         binary: &'static str,
+        socket: Option<String>,
     },
 }
 
@@ -137,7 +138,7 @@ impl Planes {
         let (namespace, name) = (pod.namespace()?, pod.name_any());
         let node = pod.spec.as_ref()?.node_name.clone();
         if namespace != MESH_NAMESPACE {
-            return has_sidecar(pod).then(|| self.sidecar(&namespace, &name, node));
+            return self.sidecar(pod, &namespace, &name, node);
         }
         let (role, folder) = match pod.labels().get("app")?.as_str() {
             "trefoil-control-plane" => (Role::ControlPlane, ""),
@@ -151,12 +152,13 @@ impl Planes {
                 Way::Socket(directory.join(folder).join("admin.sock"))
             }
             None => {
-                let container = pod.spec.as_ref()?.containers.first()?.name.clone();
+                let container = pod.spec.as_ref()?.containers.first()?;
                 Way::Exec {
                     namespace,
                     pod: name.clone(),
-                    container,
+                    container: container.name.clone(),
                     binary: role.binary(),
+                    socket: admin_socket(container),
                 }
             }
         };
@@ -168,7 +170,8 @@ impl Planes {
         })
     }
 
-    fn sidecar(&self, namespace: &str, name: &str, node: Option<String>) -> Plane {
+    fn sidecar(&self, pod: &Pod, namespace: &str, name: &str, node: Option<String>) -> Option<Plane> {
+        let container = sidecar_of(pod)?;
         let way = match &self.local {
             Some(mesh) => Way::Socket(mesh.sidecar_admin(namespace, name)),
             None => Way::Exec {
@@ -176,26 +179,32 @@ impl Planes {
                 pod: name.into(),
                 container: SIDECAR_CONTAINER.into(),
                 binary: Role::Sidecar.binary(),
+                socket: admin_socket(container),
             },
         };
-        Plane {
+        Some(Plane {
             role: Role::Sidecar,
             node,
             of: format!("{namespace}/{name}"),
             way,
-        }
+        })
     }
 }
 
-/// Whether a pod was created with a sidecar.
-pub(crate) fn has_sidecar(pod: &Pod) -> bool {
-    let containers = pod
-        .spec
-        .iter()
-        .flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers));
-    containers
-        .into_iter()
-        .any(|container| container.name == SIDECAR_CONTAINER)
+/// The sidecar that a pod was created with.
+fn sidecar_of(pod: &Pod) -> Option<&Container> {
+    let spec = pod.spec.as_ref()?;
+    let mut containers = spec.init_containers.iter().flatten().chain(&spec.containers);
+    containers.find(|container| container.name == SIDECAR_CONTAINER)
+}
+
+/// The admin socket that a container was told to use, unless its binary's own.
+fn admin_socket(container: &Container) -> Option<String> {
+    let arguments = container.args.iter().flatten();
+    arguments
+        .filter_map(|argument| argument.strip_prefix("--admin-socket="))
+        .map(ToOwned::to_owned)
+        .next()
 }
 
 fn runs(pod: &Pod) -> bool {
@@ -224,15 +233,14 @@ impl Plane {
                 pod,
                 container,
                 binary,
+                socket,
             } => {
-                execute(
-                    planes.client(),
-                    namespace,
-                    pod,
-                    container,
-                    &[binary, "admin", question],
-                )
-                .await?
+                let binary = format!("/{binary}");
+                let mut command = vec![binary.as_str(), "admin", question];
+                if let Some(socket) = socket {
+                    command.extend(["--admin-socket", socket]);
+                }
+                execute(planes.client(), namespace, pod, container, &command).await?
             }
         };
         serde_json::from_str(&body)

@@ -96,6 +96,9 @@ pub(super) async fn call(demo: &Demo, client: &Member, server: &Member) -> anyho
 }
 
 fn path(from: &str, to: &str, carried: &str) -> String {
+    if carried == "same_node" {
+        return toned(Tone::Good, "within the node proxy, not encrypted to itself");
+    }
     let plane = |plane: &str| match plane {
         "node" => "node proxy",
         "sidecar" => "sidecar",
@@ -103,7 +106,6 @@ fn path(from: &str, to: &str, carried: &str) -> String {
     };
     let carried = match carried {
         "mutual_tls" => toned(Tone::Good, "HBONE, mTLS"),
-        "same_node" => toned(Tone::Good, "within the node proxy"),
         _ => toned(Tone::Odd, "plaintext"),
     };
     let hops = [plane(from), carried.as_str(), plane(to)];
