@@ -7,6 +7,7 @@ pub mod facts;
 mod policies;
 mod report;
 mod services;
+mod settings;
 pub mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -223,6 +224,7 @@ impl Index {
             self.compute_slice(key);
         }
         self.compute_strict();
+        self.compute_settings();
         std::mem::take(&mut self.changes)
     }
 

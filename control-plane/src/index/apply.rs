@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use trefoil_api::crd::{FieldError, MtlsMode};
-use trefoil_api::mesh_config::MeshConfig;
+use trefoil_api::mesh_config::{MeshConfig, Outbound};
 use trefoil_api::names::{MESH_CONFIG_KEY, MESH_NAMESPACE};
 
 use super::facts::{Pod, PolicyObject, Service, Slice};
@@ -146,6 +146,7 @@ impl Index {
                 // With no good version, what it would have guarded is closed.
                 self.good_config.clone().unwrap_or_else(|| MeshConfig {
                     default_mtls: MtlsMode::Strict,
+                    outbound: Outbound::RegistryOnly,
                     ..MeshConfig::default()
                 })
             }

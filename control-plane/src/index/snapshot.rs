@@ -8,24 +8,27 @@ use imbl::{OrdMap, OrdSet};
 use prost::Message;
 use trefoil_api::proto::envoy::service::discovery::v3::Resource;
 
-/// The two kinds of resources.
+/// The kinds of resources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ResourceKind {
     /// Policies; before workloads, which name them.
     Authorization,
+    /// The mesh-wide settings.
+    MeshSettings,
     /// Workloads and services.
     Address,
 }
 
 impl ResourceKind {
-    /// Both, in the order in which they are to be sent.
-    pub const ALL: [Self; 2] = [Self::Authorization, Self::Address];
+    /// All of them, in the order in which they are to be sent.
+    pub const ALL: [Self; 3] = [Self::Authorization, Self::MeshSettings, Self::Address];
 
     /// The xDS type.
     #[must_use]
     pub fn type_url(self) -> &'static str {
         match self {
             Self::Authorization => trefoil_api::proto::type_url::AUTHORIZATION,
+            Self::MeshSettings => trefoil_api::proto::type_url::MESH_SETTINGS,
             Self::Address => trefoil_api::proto::type_url::ADDRESS,
         }
     }
@@ -193,6 +196,8 @@ pub struct Changes {
     pub address: BTreeSet<Arc<str>>,
     /// Of policies.
     pub authorization: BTreeSet<Arc<str>>,
+    /// Of the mesh-wide settings.
+    pub mesh_settings: BTreeSet<Arc<str>>,
 }
 
 impl Changes {
@@ -202,13 +207,14 @@ impl Changes {
         match kind {
             ResourceKind::Address => &self.address,
             ResourceKind::Authorization => &self.authorization,
+            ResourceKind::MeshSettings => &self.mesh_settings,
         }
     }
 
     /// Whether nothing differs.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.address.is_empty() && self.authorization.is_empty()
+        ResourceKind::ALL.iter().all(|kind| self.of(*kind).is_empty())
     }
 }
 
@@ -217,6 +223,7 @@ impl Changes {
 pub struct Snapshot {
     address: Resources,
     authorization: Resources,
+    mesh_settings: Resources,
     /// (node, namespace, service account) of the pods that may be acted for, with the pods' names.
     accounts: OrdMap<(String, String, String), OrdSet<String>>,
     /// Each pod's part of `accounts`.
@@ -230,6 +237,7 @@ impl Snapshot {
         match kind {
             ResourceKind::Address => &self.address,
             ResourceKind::Authorization => &self.authorization,
+            ResourceKind::MeshSettings => &self.mesh_settings,
         }
     }
 
@@ -250,6 +258,7 @@ impl Snapshot {
         let (resources, changed) = match kind {
             ResourceKind::Address => (&mut self.address, &mut changes.address),
             ResourceKind::Authorization => (&mut self.authorization, &mut changes.authorization),
+            ResourceKind::MeshSettings => (&mut self.mesh_settings, &mut changes.mesh_settings),
         };
         changed.extend(resources.set(name, resource));
     }

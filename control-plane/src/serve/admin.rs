@@ -121,6 +121,7 @@ async fn status(State(admin): State<Admin>) -> Json<Value> {
         "resources": {
             "address": snapshot.of(ResourceKind::Address).len(),
             "authorization": snapshot.of(ResourceKind::Authorization).len(),
+            "mesh_settings": snapshot.of(ResourceKind::MeshSettings).len(),
         },
         "malformed": overview
             .reports

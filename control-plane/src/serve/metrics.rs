@@ -23,6 +23,7 @@ impl TypeLabel {
             r#type: match kind {
                 ResourceKind::Address => "address",
                 ResourceKind::Authorization => "authorization",
+                ResourceKind::MeshSettings => "mesh_settings",
             },
         }
     }

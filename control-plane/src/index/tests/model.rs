@@ -247,6 +247,7 @@ fn config() -> impl Strategy<Value = String> {
             "defaultMtls: Strict",
             "defaultMtls: Permissive",
             "trustDomain: example.org",
+            "outbound: RegistryOnly\nconnectionMaxAge: 1m",
             "misspelt: true",
         ][..],
     )

@@ -33,6 +33,7 @@ pub enum Event {
 #[derive(Debug)]
 pub struct Session {
     authorization: KindState,
+    mesh_settings: KindState,
     address: KindState,
     nonce: u64,
     /// Workloads wait for the client to ask for policies too.
@@ -66,6 +67,7 @@ impl Default for Session {
     fn default() -> Self {
         Self {
             authorization: KindState::new(ResourceKind::Authorization),
+            mesh_settings: KindState::new(ResourceKind::MeshSettings),
             address: KindState::new(ResourceKind::Address),
             nonce: 0,
             patient: true,
@@ -77,6 +79,7 @@ impl Session {
     fn kind(&mut self, kind: ResourceKind) -> &mut KindState {
         match kind {
             ResourceKind::Authorization => &mut self.authorization,
+            ResourceKind::MeshSettings => &mut self.mesh_settings,
             ResourceKind::Address => &mut self.address,
         }
     }
@@ -102,10 +105,13 @@ impl Session {
         self.patient = false;
     }
 
-    /// The next response, if one is due. Policies come before the workloads that name them, and go after
+    /// The next response, if one is due. Settings wait for nothing. Policies come before the workloads that name them, and go after
     /// the workloads that named them.
     pub fn next(&mut self, snapshot: &Snapshot) -> Option<Response> {
         if let Some(response) = self.send(ResourceKind::Authorization, snapshot) {
+            return Some(response);
+        }
+        if let Some(response) = self.send(ResourceKind::MeshSettings, snapshot) {
             return Some(response);
         }
         let waits_for_policies = if self.authorization.is_subscribed() {
@@ -135,6 +141,7 @@ impl Session {
     pub fn owes(&self, kind: ResourceKind, name: &str) -> bool {
         match kind {
             ResourceKind::Authorization => self.authorization.owes(name),
+            ResourceKind::MeshSettings => self.mesh_settings.owes(name),
             ResourceKind::Address => self.address.owes(name),
         }
     }
@@ -142,7 +149,7 @@ impl Session {
     /// What is shown of it.
     #[must_use]
     pub fn summaries(&self) -> Vec<TypeSummary> {
-        [&self.authorization, &self.address]
+        [&self.authorization, &self.mesh_settings, &self.address]
             .into_iter()
             .filter(|state| state.is_subscribed())
             .map(KindState::summary)

@@ -7,7 +7,7 @@ use trefoil_api::proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, S
 use super::{Event, Response, Session};
 use crate::index::snapshot::{Changes, Encoded, ResourceKind, Snapshot};
 
-use ResourceKind::{Address, Authorization};
+use ResourceKind::{Address, Authorization, MeshSettings};
 
 #[derive(Default)]
 struct World {
@@ -99,6 +99,31 @@ fn both_types_are_answered_even_when_empty() {
         .collect();
     assert_eq!(kinds, vec![Authorization, Address]);
     assert!(session.next(&world.snapshot).is_none());
+}
+
+#[test]
+fn settings_come_before_workloads_and_only_to_those_who_ask() {
+    let mut world = World::default();
+    let (mut asks, mut foreign) = (Session::default(), Session::default());
+    for session in [&mut asks, &mut foreign] {
+        world.set(session, MeshSettings, "mesh", Some(1));
+        world.set(session, Address, "a", Some(1));
+    }
+    for kind in [Authorization, MeshSettings, Address] {
+        asks.request(subscribe(kind), &world.snapshot);
+        if kind != MeshSettings {
+            foreign.request(subscribe(kind), &world.snapshot);
+        }
+    }
+    let kinds = |session: &mut Session| {
+        let all = drain(session, &world.snapshot);
+        all.iter().map(|response| response.kind).collect::<Vec<_>>()
+    };
+    assert_eq!(kinds(&mut asks), [Authorization, MeshSettings, Address]);
+    assert_eq!(kinds(&mut foreign), [Authorization, Address]);
+    world.set(&mut asks, MeshSettings, "mesh", Some(2));
+    let changed = asks.next(&world.snapshot).expect("sent");
+    assert_eq!((changed.kind, sent(&changed)), (MeshSettings, vec!["mesh"]));
 }
 
 #[test]
