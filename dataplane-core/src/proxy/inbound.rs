@@ -97,6 +97,10 @@ async fn try_reach(
     }
     let server = pod.workload(proxy).await?;
     record.destination.workload = Some(server.clone());
+    // However it came: nobody is carried on to an address that is not the pod's.
+    if !server.addresses.contains(&destination.ip().to_canonical()) {
+        return Err(Failure::WrongDestination(destination.to_string()));
+    }
     let (ends, of) = ((source, destination), (Direction::Inbound, server.uid.as_str()));
     // Registered before decided: a policy that changes between the two finds the connection.
     let mut tracked = proxy.connections.track(&pod.uid, of, ends, peer.clone());

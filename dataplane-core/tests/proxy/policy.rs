@@ -59,6 +59,18 @@ async fn who_dials_a_plane_itself_is_refused() {
     }
 }
 
+/// What comes for a pod is for an address of the pod: a plane is no relay to anywhere else.
+#[tokio::test]
+async fn plaintext_to_an_address_that_is_not_the_pods_goes_nowhere() {
+    let mesh = Mesh::new().await;
+    let loopback = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let another = mesh.client.echo().await;
+    for elsewhere in [loopback.local_addr().unwrap(), another] {
+        until_reset(&mut mesh.server.plaintext(&mesh.client, elsewhere).await).await;
+    }
+    assert!(futures::poll!(std::pin::pin!(loopback.accept())).is_pending());
+}
+
 #[tokio::test]
 async fn what_is_not_of_the_mesh_is_passed_through() {
     let mesh = Mesh::new().await;
