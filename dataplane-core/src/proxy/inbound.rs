@@ -95,15 +95,18 @@ async fn try_reach(
     if port::RESERVED.contains(&destination.port()) {
         return Err(Failure::Loop(destination));
     }
+    let (ends, of) = (
+        (source, destination),
+        (Direction::Inbound, pod.workload_uid.as_str()),
+    );
+    // Registered before anything is read that decides: what changes between the two finds the connection.
+    let mut tracked = proxy.connections.track(&pod.uid, of, ends, peer.clone());
     let server = pod.workload(proxy).await?;
     record.destination.workload = Some(server.clone());
     // However it came: nobody is carried on to an address that is not the pod's.
     if !server.addresses.contains(&destination.ip().to_canonical()) {
         return Err(Failure::WrongDestination(destination.to_string()));
     }
-    let (ends, of) = ((source, destination), (Direction::Inbound, server.uid.as_str()));
-    // Registered before decided: a policy that changes between the two finds the connection.
-    let mut tracked = proxy.connections.track(&pod.uid, of, ends, peer.clone());
     let authorized = authorize(&proxy.store, &peer, &server, source.ip(), destination)?;
     record.policy = match authorized.reason() {
         trefoil_api::policy::Reason::Matched(policy) => Some(policy.clone()),

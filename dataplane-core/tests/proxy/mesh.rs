@@ -205,8 +205,24 @@ impl Mesh {
             registry,
         };
         mesh.policies(&[]);
-        mesh.apply(type_url::ADDRESS, &[address(&mesh.client), address(&mesh.server)]);
+        mesh.learn(&mesh.client);
+        mesh.learn(&mesh.server);
         mesh
+    }
+
+    /// A pod's workload becomes known.
+    pub(crate) fn learn(&self, pod: &TestPod) {
+        self.apply(type_url::ADDRESS, &[address(pod)]);
+    }
+
+    /// A pod's workload is known no more.
+    pub(crate) fn forget(&self, pod: &TestPod) {
+        let refused = self.store.apply(&DeltaDiscoveryResponse {
+            type_url: type_url::ADDRESS.into(),
+            removed_resources: vec![names::workload_uid("shop", pod.name)],
+            ..DeltaDiscoveryResponse::default()
+        });
+        assert!(refused.is_empty(), "{refused:?}");
     }
 
     /// The metrics, as they are scraped.

@@ -35,6 +35,21 @@ async fn a_policy_that_comes_later_cuts_what_it_denies() {
     }
 }
 
+/// Between reading what decides and registering, a change would find nothing to cut.
+#[tokio::test]
+async fn a_connection_is_registered_before_its_server_is_read() {
+    let mesh = Mesh::new().await;
+    let application = mesh.server.echo().await;
+    mesh.forget(&mesh.server);
+    let mut plain = mesh.server.plaintext(&mesh.client, application).await;
+    until("it is registered while its server is not known", || {
+        mesh.at_server.connections().len() == 1
+    })
+    .await;
+    mesh.learn(&mesh.server);
+    echoed(&mut plain, "hello").await;
+}
+
 #[tokio::test]
 async fn an_application_that_is_not_there_is_a_reset() {
     for mesh in [Mesh::new().await, Mesh::same_node().await] {
