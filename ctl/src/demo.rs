@@ -58,6 +58,11 @@ pub(crate) async fn run(mesh: Mesh) -> anyhow::Result<i32> {
 
 async fn show(mesh: &Mesh) -> anyhow::Result<()> {
     heading("A mesh on this machine: two nodes, a control plane, an agent and a node proxy on each");
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    anyhow::ensure!(
+        std::env::split_paths(&path).any(|folder| folder.join("redis-server").exists()),
+        "redis-server is not installed: `apt-get install redis-server`, or `make demo`, which does"
+    );
     let began = Instant::now();
     // One that an earlier demonstration left.
     down(mesh).await?;

@@ -203,7 +203,10 @@ async fn became_ready(
             listens = tokio::time::timeout(LISTENS, listens) => if listens.is_err() {
                 anyhow::bail!("pod {}/{} does not listen on {:?} after {} s: see its log with `trefoilctl local logs {0}/{1}`", made.namespace, made.name, request.ports, LISTENS.as_secs());
             },
-            () = entry.gone.cancelled() => return Ok(()),
+            () = entry.gone.cancelled() => anyhow::bail!(
+                "pod {0}/{1} ended before it listened on {2:?}: see its log with `trefoilctl local logs {0}/{1}`",
+                made.namespace, made.name, request.ports
+            ),
         }
     }
     if entry.gone.is_cancelled() {
