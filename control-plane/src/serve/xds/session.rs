@@ -36,7 +36,7 @@ pub struct Session {
     mesh_settings: KindState,
     address: KindState,
     nonce: u64,
-    /// Workloads wait for the client to ask for policies too.
+    /// Workloads, and removals of policies, wait for the client to ask for the other type too.
     patient: bool,
 }
 
@@ -100,7 +100,7 @@ impl Session {
         self.kind(kind).changed(names);
     }
 
-    /// Workloads need not wait any longer for the client to ask for policies too.
+    /// Neither type need wait any longer for the client to ask for the other.
     pub fn lose_patience(&mut self) {
         self.patient = false;
     }
@@ -129,7 +129,10 @@ impl Session {
     }
 
     fn send(&mut self, kind: ResourceKind, snapshot: &Snapshot) -> Option<Response> {
-        let keep_removals = kind == ResourceKind::Authorization && self.address.has_pending();
+        // A client that reconnects asks for policies first: the workloads that it holds may still name them.
+        let unheard_of_workloads = !self.address.is_subscribed() && self.patient;
+        let keep_removals =
+            kind == ResourceKind::Authorization && (unheard_of_workloads || self.address.has_pending());
         let nonce = format!("{}", self.nonce + 1);
         let response = self.kind(kind).send(nonce, snapshot.of(kind), keep_removals)?;
         self.nonce += 1;

@@ -20,7 +20,8 @@ use crate::serve::callers::Callers;
 use crate::serve::metrics::{Metrics, TypeLabel};
 use crate::serve::stubs::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryService;
 
-/// How long workloads wait for a client to ask for the policies too.
+/// How long workloads wait for a client to ask for the policies too, and removals of policies for it to ask for
+/// workloads.
 const PATIENCE: Duration = Duration::from_millis(250);
 
 /// The discovery service.

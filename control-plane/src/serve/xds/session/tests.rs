@@ -158,6 +158,41 @@ fn policies_come_before_the_workloads_that_name_them_and_go_after() {
     assert_eq!(order, vec![Address, Authorization]);
 }
 
+/// The first request of a client that reconnects is about policies.
+#[test]
+fn a_client_that_reconnects_hears_of_workloads_before_policies_go() {
+    let (mut session, mut world) = (Session::default(), World::default());
+    world.set(&mut session, Address, "web", Some(2));
+    let held = |kind, name: &str| {
+        let mut request = subscribe(kind);
+        request.initial_resource_versions = [(name.to_owned(), "old".to_owned())].into();
+        request
+    };
+    session.request(held(Authorization, "policy"), &world.snapshot);
+    let first = session.next(&world.snapshot).expect("answered");
+    assert_eq!((first.kind, first.removed.len()), (Authorization, 0));
+    session.request(answer(&first, None), &world.snapshot);
+    assert!(session.next(&world.snapshot).is_none(), "workloads may name it");
+    session.request(held(Address, "web"), &world.snapshot);
+    let all = drain(&mut session, &world.snapshot);
+    assert_eq!((all[0].kind, sent(&all[0])), (Address, vec!["web"]));
+    assert_eq!(
+        (all[1].kind, &*all[1].removed),
+        (Authorization, &["policy".to_owned()][..])
+    );
+}
+
+#[test]
+fn a_client_that_asks_for_policies_only_hears_of_removals_in_the_end() {
+    let (mut session, world) = (Session::default(), World::default());
+    let mut request = subscribe(Authorization);
+    request.initial_resource_versions = [("policy".to_owned(), "old".to_owned())].into();
+    session.request(request, &world.snapshot);
+    session.lose_patience();
+    let response = session.next(&world.snapshot).expect("answered");
+    assert_eq!(response.removed, vec!["policy"]);
+}
+
 #[test]
 fn what_is_held_is_not_sent_again_and_what_vanished_is_removed() {
     let (mut session, mut world) = (Session::default(), World::default());
@@ -175,6 +210,7 @@ fn what_is_held_is_not_sent_again_and_what_vanished_is_removed() {
     let mut again = subscribe(Authorization);
     again.initial_resource_versions = held;
     session.request(again, &world.snapshot);
+    session.lose_patience();
     let response = session.next(&world.snapshot).expect("due");
     assert_eq!(sent(&response), vec!["b"]);
     assert_eq!(response.removed, vec!["c"]);
