@@ -9,7 +9,7 @@ mod tunnel;
 
 use std::time::Duration;
 
-pub use pool::{Pool, PoolConfig};
+pub use pool::{Place, Pool, PoolConfig};
 pub use request::{Asked, BadRequest, Destination, Opening, baggage};
 pub use server::{Incoming, serve};
 pub use tunnel::OpenError;

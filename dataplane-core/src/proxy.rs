@@ -47,7 +47,7 @@ pub struct ProxyParts {
 pub struct ProxyConfig {
     /// Which plane this is: what its own refusals are blamed on.
     pub plane: Layer,
-    /// How long tunnels live.
+    /// How long tunnels live; the mesh's settings may say another age.
     pub pool: PoolConfig,
     /// A pod that leaves is served until nobody has connected for this long.
     pub quiet: Duration,
@@ -111,6 +111,16 @@ impl Proxy {
             }
         });
         proxy
+    }
+
+    /// How tunnels that are made now live: as the mesh's settings say, else as this process was told.
+    fn pool(&self) -> PoolConfig {
+        let known = self.store.snapshot();
+        let max_age = known.settings().map(|settings| settings.connection_max_age);
+        PoolConfig {
+            max_age: max_age.unwrap_or(self.config.pool.max_age),
+            ..self.config.pool
+        }
     }
 
     /// Serves a pod from now on, in place of one with the same uid.

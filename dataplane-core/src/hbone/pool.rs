@@ -51,10 +51,20 @@ impl Default for PoolConfig {
     }
 }
 
+/// Where a tunnel leads, and how it is to be if it is made now.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// The plane's listener.
+    pub address: SocketAddr,
+    /// Who it must be one of.
+    pub expected: &'a [Identity],
+    /// How long a tunnel that is made now lives.
+    pub config: PoolConfig,
+}
+
 /// The tunnels of one workload.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Pool {
-    config: PoolConfig,
     tunnels: Arc<Tunnels>,
 }
 
@@ -64,8 +74,8 @@ type Ready = Shared<futures::future::BoxFuture<'static, Result<SendRequest<Bytes
 
 /// A tunnel, or one that is being set up.
 struct Tunnel {
-    /// Who its other end must be.
-    expected: Identity,
+    /// Who its other end must be one of.
+    expected: Vec<Identity>,
     ready: Ready,
     /// Streams, and those who wait for one.
     users: AtomicUsize,
@@ -77,21 +87,11 @@ struct Tunnel {
 struct Lease(Arc<Tunnel>);
 
 impl Pool {
-    /// No tunnels yet.
-    #[must_use]
-    pub fn new(config: PoolConfig) -> Self {
-        Self {
-            config,
-            tunnels: Arc::default(),
-        }
-    }
-
-    /// Opens a stream to the plane at `address`, which must be `expected`. Where there is no tunnel to share,
-    /// `connect` starts one.
+    /// Opens a stream to the plane at `place`. Where there is no tunnel to share, `connect` starts one, which
+    /// must see to it that the other end is one of those expected.
     pub async fn open<C, F>(
         &self,
-        address: SocketAddr,
-        expected: &Identity,
+        place: &Place<'_>,
         opening: &Opening<'_>,
         connect: C,
     ) -> Result<TunnelStream, OpenError>
@@ -99,9 +99,9 @@ impl Pool {
         C: Fn() -> F,
         F: Future<Output = Result<(TcpStream, Arc<ClientConfig>), OpenError>> + Send + 'static,
     {
-        let mut attempt = 1;
+        let (address, mut attempt) = (place.address, 1);
         loop {
-            let lease = self.lease(address, expected, &connect);
+            let lease = self.lease(place, &connect);
             let result = match lease.0.ready.clone().await {
                 Ok(send) => match opening.request() {
                     Ok(request) => open(&send, request).await,
@@ -127,14 +127,14 @@ impl Pool {
         lock(&self.tunnels).values().map(Vec::len).sum()
     }
 
-    fn lease<C, F>(&self, address: SocketAddr, expected: &Identity, connect: &C) -> Lease
+    fn lease<C, F>(&self, place: &Place<'_>, connect: &C) -> Lease
     where
         C: Fn() -> F,
         F: Future<Output = Result<(TcpStream, Arc<ClientConfig>), OpenError>> + Send + 'static,
     {
         let mut tunnels = lock(&self.tunnels);
-        let there = tunnels.entry(address).or_default();
-        let usable = || there.iter().filter(|tunnel| tunnel.usable(expected));
+        let there = tunnels.entry(place.address).or_default();
+        let usable = || there.iter().filter(|tunnel| tunnel.usable(place.expected));
         let best = usable().min_by_key(|tunnel| tunnel.users.load(Ordering::Relaxed));
         let tunnel = match best {
             Some(best)
@@ -144,7 +144,7 @@ impl Pool {
                 best.clone()
             }
             _ => {
-                let tunnel = self.start(address, expected, connect());
+                let tunnel = self.start(place, connect());
                 there.push(tunnel.clone());
                 tunnel
             }
@@ -155,23 +155,20 @@ impl Pool {
     }
 
     /// Starts a tunnel and the task that has it for its life.
-    fn start<F>(&self, address: SocketAddr, expected: &Identity, connect: F) -> Arc<Tunnel>
+    fn start<F>(&self, place: &Place<'_>, connect: F) -> Arc<Tunnel>
     where
         F: Future<Output = Result<(TcpStream, Arc<ClientConfig>), OpenError>> + Send + 'static,
     {
         let (tell, told) = oneshot::channel();
         let ended = |_| Err(OpenError::TimedOut("before it was given up"));
         let tunnel = Arc::new(Tunnel {
-            expected: expected.clone(),
+            expected: place.expected.to_vec(),
             ready: told.map(move |told| told.unwrap_or_else(ended)).boxed().shared(),
             users: AtomicUsize::new(0),
             uses: AtomicUsize::new(0),
         });
-        let (tunnels, this, config) = (
-            Arc::downgrade(&self.tunnels),
-            Arc::downgrade(&tunnel),
-            self.config,
-        );
+        let (address, config) = (place.address, place.config);
+        let (tunnels, this) = (Arc::downgrade(&self.tunnels), Arc::downgrade(&tunnel));
         tokio::spawn(async move {
             let remove = || {
                 if let Some(tunnels) = tunnels.upgrade() {
@@ -248,13 +245,14 @@ impl Tunnel {
         )
     }
 
-    fn usable(&self, expected: &Identity) -> bool {
+    /// Whether it may be shared by one who expects these: whoever its other end proved to be is one of them.
+    fn usable(&self, expected: &[Identity]) -> bool {
         let most = match self.ready.peek() {
             Some(Ok(send)) => send.current_max_send_streams().min(MOST_STREAMS),
             Some(Err(_)) => return false,
             None => MOST_STREAMS,
         };
-        self.expected == *expected && self.users.load(Ordering::Relaxed) < most
+        self.expected.iter().all(|one| expected.contains(one)) && self.users.load(Ordering::Relaxed) < most
     }
 }
 

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+use trefoil_api::Identity;
 use trefoil_api::names::port;
 
 use super::Proxy;
@@ -12,7 +14,7 @@ use super::failure::Failure;
 use super::inbound::{Arrival, Reached, close, fail, reach};
 use super::pod::Served;
 use crate::forward::{Side, forward};
-use crate::hbone::{Opening, baggage};
+use crate::hbone::{Opening, Place, baggage};
 use crate::identify::Peer;
 use crate::resolve::{Target, resolve};
 use crate::sockets;
@@ -24,7 +26,7 @@ enum Way {
     /// A socket, or a stream of a tunnel.
     Open(Side),
     /// The application itself, of a pod that is served here too.
-    SameNode(Box<Reached>),
+    SameNode(Box<Reached>, OwnedSemaphorePermit),
 }
 
 /// Serves a connection that the pod made.
@@ -106,6 +108,20 @@ struct Endpoint {
     service: Option<Arc<Service>>,
 }
 
+impl Endpoint {
+    /// Who the server may be: the workload, or whom the dialled service names beside its endpoints' own.
+    fn expected(&self) -> Vec<Identity> {
+        let mut expected = vec![self.workload.identity.clone()];
+        let named = self.service.iter().flat_map(|service| &service.identities);
+        for identity in named {
+            if !expected.contains(identity) {
+                expected.push(identity.clone());
+            }
+        }
+        expected
+    }
+}
+
 async fn towards(
     proxy: &Proxy,
     pod: &Served,
@@ -127,13 +143,32 @@ async fn towards(
             destination: to.address,
             service: to.service,
         };
+        let permit = match server.room(proxy) {
+            Ok(permit) => permit,
+            Err(failure) => return Err(refused(proxy, &server, inbound, &arrival, failure)),
+        };
         let reached = reach(proxy, &server, inbound, arrival).await?;
-        return Ok(Way::SameNode(Box::new(reached)));
+        return Ok(Way::SameNode(Box::new(reached), permit));
     }
     record.path = "mutual_tls";
     let plane = SocketAddr::new(to.address.ip(), port::HBONE);
     record.tunnel_address = Some(plane);
     tunnel(proxy, pod, own, &to, plane, record.source_address).await
+}
+
+/// A connection for which the server's pod has no room leaves its line at the server's end too.
+fn refused(
+    proxy: &Proxy,
+    server: &Served,
+    mut record: Record,
+    arrival: &Arrival,
+    failure: Failure,
+) -> Failure {
+    record.path = arrival.peer.path();
+    record.source.identity = arrival.peer.identity().cloned();
+    record.destination_address = Some(arrival.destination);
+    record.destination.identity = Some(server.identity.clone());
+    fail(proxy, record, failure)
 }
 
 async fn direct(pod: &Served, address: SocketAddr) -> Result<Way, Failure> {
@@ -150,7 +185,7 @@ async fn tunnel(
     plane: SocketAddr,
     source: SocketAddr,
 ) -> Result<Way, Failure> {
-    let expected = &to.workload.identity;
+    let expected = to.expected();
     let opening = Opening {
         destination: to.address,
         destination_uid: &to.workload.uid,
@@ -162,11 +197,16 @@ async fn tunnel(
         let (certificates, dialer) = (proxy.certificates.clone(), pod.dialer.clone());
         let (identity, expected) = (pod.identity.clone(), expected.clone());
         async move {
-            let config = certificates.client_config(&identity, &[expected]).await?;
+            let config = certificates.client_config(&identity, &expected).await?;
             Ok((sockets::connect(&*dialer, plane, None).await?, config))
         }
     };
-    let stream = pod.pool.open(plane, expected, &opening, connect).await?;
+    let place = Place {
+        address: plane,
+        expected: &expected,
+        config: proxy.pool(),
+    };
+    let stream = pod.pool.open(&place, &opening, connect).await?;
     Ok(Way::Open(Side::Tunnel(stream)))
 }
 
@@ -177,7 +217,7 @@ async fn carry(proxy: &Proxy, client: Side, way: Way, tracked: Tracked, mut reco
     record.opened(&counters);
     let result = match way {
         Way::Open(server) => forward(client, server, &counters).await.map_err(Failure::from),
-        Way::SameNode(reached) => {
+        Way::SameNode(reached, _permit) => {
             let Reached {
                 application,
                 record: mut at_server,

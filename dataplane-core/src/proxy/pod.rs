@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use trefoil_api::Identity;
 
@@ -77,7 +77,7 @@ impl Served {
             identity: pod.identity,
             workload_uid: pod.workload_uid,
             dialer: pod.dialer,
-            pool: Pool::new(proxy.config.pool),
+            pool: Pool::default(),
             budget: Budget::new(&proxy.config),
             drain: proxy.drain.child(),
             leave: Mutex::default(),
@@ -101,6 +101,14 @@ impl Served {
             of_pod.drain(Duration::MAX).await;
         });
         served
+    }
+
+    /// Leave to serve one more connection that arrives by a way that cannot wait at a listener.
+    pub(super) fn room(&self, proxy: &Proxy) -> Result<OwnedSemaphorePermit, Failure> {
+        self.budget.connections.clone().try_acquire_owned().map_err(|_| {
+            proxy.metrics.exhausted(&self.workload_uid, "connections");
+            Failure::Budget
+        })
     }
 
     /// Asks the clients of the tunnels there are to leave.

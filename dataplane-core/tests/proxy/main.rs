@@ -9,4 +9,5 @@ mod leave;
 mod mesh;
 mod policy;
 mod report;
+mod settings;
 mod tunnel;

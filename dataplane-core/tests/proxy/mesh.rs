@@ -21,7 +21,7 @@ use trefoil_api::names::{self, extension, port};
 use trefoil_api::proto::envoy::service::discovery::v3::{DeltaDiscoveryResponse, Resource};
 use trefoil_api::proto::istio::security::{self, Authorization};
 use trefoil_api::proto::istio::workload as message;
-use trefoil_api::proto::trefoil::v1::{Isolation, Placement, Plane};
+use trefoil_api::proto::trefoil::v1::{Isolation, MeshSettings, Outbound, Placement, Plane};
 use trefoil_api::proto::type_url;
 use trefoil_dataplane_core::certificates::{Certificates, Settings, SignError, Signer};
 use trefoil_dataplane_core::proxy::{Pod, Proxy, ProxyConfig, ProxyParts};
@@ -257,6 +257,54 @@ impl Mesh {
             .map(|policy| (format!("{}/{}", policy.namespace, policy.name), policy.clone()))
             .collect();
         self.apply(type_url::AUTHORIZATION, &named);
+    }
+
+    /// Puts mesh-wide settings in force.
+    pub(crate) fn settings(&self, outbound: Outbound, max_age: u64) {
+        let settings = MeshSettings {
+            outbound: outbound.into(),
+            connection_max_age: max_age,
+            trust_domain: "cluster.local".into(),
+        };
+        self.apply(
+            type_url::MESH_SETTINGS,
+            &[(names::MESH_SETTINGS.into(), settings)],
+        );
+    }
+
+    /// A service whose endpoint is the server's pod, said to be of account `of_workload`, and whom the
+    /// service names beside. Returns its virtual address.
+    pub(crate) fn service(&self, of_workload: &str, named: &[Identity], port: u16) -> SocketAddr {
+        let virtual_address = Ipv4Addr::new(10, 96, 0, 1);
+        let service = message::Service {
+            name: "cart".into(),
+            namespace: "shop".into(),
+            hostname: "cart.shop.svc.cluster.local".into(),
+            addresses: vec![message::NetworkAddress {
+                address: virtual_address.octets().to_vec().into(),
+                ..message::NetworkAddress::default()
+            }],
+            ports: vec![message::Port {
+                service_port: 80,
+                target_port: port.into(),
+                ..message::Port::default()
+            }],
+            subject_alt_names: named.iter().map(ToString::to_string).collect(),
+            ..message::Service::default()
+        };
+        let r#type = Some(message::address::Type::Service(service.clone()));
+        let key = format!("shop/{}", service.hostname);
+        let (uid, mut server) = address(&self.server);
+        if let Some(message::address::Type::Workload(workload)) = &mut server.r#type {
+            workload.service_account = of_workload.into();
+            let ports = message::PortList { ports: service.ports };
+            workload.services.insert(key.clone(), ports);
+        }
+        self.apply(
+            type_url::ADDRESS,
+            &[(key, message::Address { r#type }), (uid, server)],
+        );
+        SocketAddr::new(virtual_address.into(), 80)
     }
 }
 

@@ -10,13 +10,13 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 use crate::mesh::{Mesh, deny, echoed, until, until_reset};
 
-type Line = BTreeMap<&'static str, String>;
+pub(crate) type Line = BTreeMap<&'static str, String>;
 
 /// The access log of this process: a subscriber of one test would not hear all that others make known first.
 #[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<Line>>>);
+pub(crate) struct Lines(Arc<Mutex<Vec<Line>>>);
 
-static LINES: LazyLock<Lines> = LazyLock::new(|| {
+pub(crate) static LINES: LazyLock<Lines> = LazyLock::new(|| {
     let lines = Lines::default();
     let subscriber = tracing_subscriber::registry().with(lines.clone());
     tracing::subscriber::set_global_default(subscriber).expect("only here");
@@ -44,7 +44,7 @@ impl<S: Subscriber> Layer<S> for Lines {
 
 impl Lines {
     /// The lines of a mesh's connections in one direction, once there are as many as expected.
-    async fn of(&self, mesh: &Mesh, direction: &str, count: usize) -> Vec<Line> {
+    pub(crate) async fn of(&self, mesh: &Mesh, direction: &str, count: usize) -> Vec<Line> {
         let client = format!("{}:", mesh.client.address);
         let found = || -> Vec<Line> {
             let lines = self.0.lock().unwrap();
