@@ -11,6 +11,9 @@ use crate::serve::xds::Response;
 
 /// Bytes of resources in one response, but for a single resource that is larger.
 const RESPONSE_BYTES: usize = 2 << 20;
+/// The same of the first answer to a client that asks for everything. It takes that answer for all there is
+/// and begins to serve by it, so that a part would let it treat the rest as strangers. Clients take 200 MiB.
+const WHOLE_BYTES: usize = 192 << 20;
 
 #[derive(Debug)]
 pub(super) struct KindState {
@@ -26,6 +29,8 @@ pub(super) struct KindState {
     unanswered: BTreeSet<String>,
     /// The first response is due even if it is empty.
     first_due: bool,
+    /// The next response has everything that is due in it.
+    whole_due: bool,
     outstanding: Option<(String, Names)>,
     /// Of responses that were refused: not known to be in force with the client.
     refused_names: Names,
@@ -45,6 +50,7 @@ impl KindState {
             pending: Names::new(),
             unanswered: BTreeSet::new(),
             first_due: false,
+            whole_due: false,
             outstanding: None,
             refused_names: Names::new(),
             acknowledged: 0,
@@ -128,6 +134,7 @@ impl KindState {
             self.unanswered.remove(&name);
         }
         if self.wildcard && !was_wildcard {
+            self.whole_due = true;
             self.pending.extend(resources.iter().map(|one| one.name.clone()));
             self.pending.extend(self.held.keys().cloned());
         } else if first {
@@ -197,13 +204,18 @@ impl KindState {
             resources: Vec::new(),
             removed: Vec::new(),
         };
+        let limit = if std::mem::take(&mut self.whole_due) {
+            WHOLE_BYTES
+        } else {
+            RESPONSE_BYTES
+        };
         let mut bytes = 0;
         let mut kept = Names::new();
         while let Some(name) = self.pending.pop_first() {
             match resources.get(&name).filter(|one| self.wants(one, resources)) {
                 Some(resource) if self.held.get(&name) == Some(&resource.version) => {}
                 Some(resource) => {
-                    if bytes > 0 && bytes + resource.wire.len() > RESPONSE_BYTES {
+                    if bytes > 0 && bytes + resource.wire.len() > limit {
                         self.pending.insert(name);
                         break;
                     }

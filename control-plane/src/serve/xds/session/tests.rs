@@ -347,35 +347,52 @@ fn a_service_that_appears_brings_its_workloads() {
     assert_eq!(all, BTreeSet::from(["pod/web-0", "shop/web"]));
 }
 
-#[test]
-fn large_states_come_in_parts() {
-    let (mut session, mut world) = (Session::default(), World::default());
+/// Puts five large resources in place.
+fn put_large(session: &mut Session, world: &mut World, kind: ResourceKind, value: u8) {
     for number in 0..5 {
         let name = format!("big-{number}");
-        let encoded = Encoded::new(
-            Authorization,
-            &name,
-            Vec::new(),
-            Vec::new(),
-            vec![number; 1 << 20],
-        );
-        world
-            .snapshot
-            .set(&mut Changes::default(), Authorization, &name, Some(encoded));
+        let encoded = Encoded::new(kind, &name, Vec::new(), Vec::new(), vec![value; 1 << 20]);
+        let mut changes = Changes::default();
+        world.snapshot.set(&mut changes, kind, &name, Some(encoded));
+        session.changed(kind, changes.of(kind));
     }
-    session.request(subscribe(Authorization), &world.snapshot);
-    session.request(subscribe(Address), &world.snapshot);
-    let responses = drain(&mut session, &world.snapshot);
-    assert!(responses.len() > 3);
-    assert_eq!(
-        responses.last().map(|one| one.kind),
-        Some(Address),
+}
+
+/// A client counts itself synced by the first answer of each type.
+#[test]
+fn the_first_answer_is_everything_and_later_changes_come_in_parts() {
+    let (mut session, mut world) = (Session::default(), World::default());
+    for kind in [Authorization, Address] {
+        put_large(&mut session, &mut world, kind, 1);
+        session.request(subscribe(kind), &world.snapshot);
+    }
+    let first = drain(&mut session, &world.snapshot);
+    let counts: Vec<_> = first.iter().map(|one| (one.kind, one.resources.len())).collect();
+    assert_eq!(counts, [(Authorization, 5), (Address, 5)]);
+    for kind in [Authorization, Address] {
+        put_large(&mut session, &mut world, kind, 2);
+    }
+    let later = drain(&mut session, &world.snapshot);
+    assert!(later.len() > 6);
+    let workloads = later.iter().skip_while(|one| one.kind == Authorization);
+    assert!(
+        workloads.clone().count() > 3 && workloads.clone().all(|one| one.kind == Address),
         "workloads wait for all policies"
     );
-    assert!(
-        responses
-            .iter()
-            .all(|one| prost::Message::encoded_len(one) < 4 << 20)
+    assert!(later.iter().all(|one| prost::Message::encoded_len(one) < 4 << 20));
+}
+
+#[test]
+fn what_a_client_missed_while_it_was_away_comes_in_one_answer() {
+    let (mut session, mut world) = (Session::default(), World::default());
+    put_large(&mut session, &mut world, Address, 1);
+    let mut again = subscribe(Address);
+    again.initial_resource_versions = [("big-0".to_owned(), "old".to_owned())].into();
+    session.request(again, &world.snapshot);
+    session.lose_patience();
+    assert_eq!(
+        session.next(&world.snapshot).map(|one| one.resources.len()),
+        Some(5)
     );
 }
 
