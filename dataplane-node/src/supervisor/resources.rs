@@ -11,23 +11,66 @@ use trefoil_api::proto::type_url;
 #[cfg(test)]
 mod tests;
 
-/// The types that workers are told of, in the order in which they are: a workload may name a policy.
+/// The types that workers are told of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Type {
     Authorization,
+    MeshSettings,
     Address,
 }
 
-const TYPES: [Type; 2] = [Type::Authorization, Type::Address];
+const TYPES: [Type; 3] = [Type::Authorization, Type::MeshSettings, Type::Address];
+/// What nothing can be decided without. Control planes of other meshes never speak of settings.
+const AWAITED: [Type; 2] = [Type::Authorization, Type::Address];
+
+/// What workers are told, in the order in which they are: a workload may name a policy, so a policy is there
+/// before the workloads that name it, and goes after those that named it. Settings hold before anything is
+/// dialled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Turn {
+    Policies,
+    Settings,
+    Addresses,
+    PolicyRemovals,
+}
+
+impl Turn {
+    fn kind(self) -> Type {
+        match self {
+            Self::Policies | Self::PolicyRemovals => Type::Authorization,
+            Self::Settings => Type::MeshSettings,
+            Self::Addresses => Type::Address,
+        }
+    }
+
+    /// Whether it is the turn of resources that are held, and of those that are not.
+    fn tells(self, held: bool) -> bool {
+        match self {
+            Self::Policies => held,
+            Self::Settings | Self::Addresses => true,
+            Self::PolicyRemovals => !held,
+        }
+    }
+}
 
 impl Type {
     fn of(url: &str) -> Option<Self> {
         TYPES.into_iter().find(|kind| kind.url() == url)
     }
 
+    /// When what there is of it is told.
+    fn turn(self) -> Turn {
+        match self {
+            Self::Authorization => Turn::Policies,
+            Self::MeshSettings => Turn::Settings,
+            Self::Address => Turn::Addresses,
+        }
+    }
+
     fn url(self) -> &'static str {
         match self {
             Self::Authorization => type_url::AUTHORIZATION,
+            Self::MeshSettings => type_url::MESH_SETTINGS,
             Self::Address => type_url::ADDRESS,
         }
     }
@@ -56,8 +99,8 @@ pub(crate) struct Pending {
 #[derive(Debug, Default)]
 struct Names {
     changed: BTreeSet<(Type, String)>,
-    /// Types to be spoken of even where nothing of them changed: an empty answer is one too.
-    types: BTreeSet<Type>,
+    /// Turns to be taken even where nothing changed: an empty answer is one too.
+    turns: BTreeSet<Turn>,
 }
 
 impl Resources {
@@ -83,11 +126,14 @@ impl Resources {
         if changed.is_empty() && !first {
             return;
         }
+        let removals = Some(Turn::PolicyRemovals)
+            .filter(|turn| turn.kind() == kind && !response.removed_resources.is_empty());
         state.followers.retain(|follower| follower.strong_count() > 0);
         for follower in state.followers.iter().filter_map(Weak::upgrade) {
             let mut names = follower.lock();
             names.changed.extend(changed.iter().cloned());
-            names.types.insert(kind);
+            names.turns.insert(kind.turn());
+            names.turns.extend(removals);
             drop(names);
             follower.changed.notify_one();
         }
@@ -100,27 +146,28 @@ impl Resources {
         let pending = Arc::new(Pending::default());
         *pending.lock() = Names {
             changed: state.held.keys().cloned().collect(),
-            types: state.answered.clone(),
+            turns: state.answered.iter().map(|kind| kind.turn()).collect(),
         };
         pending.changed.notify_one();
         state.followers.push(Arc::downgrade(&pending));
         pending
     }
 
-    /// What a follower is to be told next: all that is pending of one type, as it is now.
+    /// What a follower is to be told next: all that is pending of one turn, as it is now.
     pub(crate) fn next(&self, pending: &Pending) -> Option<DeltaDiscoveryResponse> {
         let state = self.lock();
         let mut names = pending.lock();
-        let kind = names.types.pop_first()?;
+        let turn = names.turns.pop_first()?;
         let mut response = DeltaDiscoveryResponse {
-            type_url: kind.url().into(),
+            type_url: turn.kind().url().into(),
             ..Default::default()
         };
         let all = std::mem::take(&mut names.changed);
         for key in all {
-            if key.0 != kind {
+            let held = state.held.get(&key);
+            if key.0 != turn.kind() || !turn.tells(held.is_some()) {
                 names.changed.insert(key);
-            } else if let Some(resource) = state.held.get(&key) {
+            } else if let Some(resource) = held {
                 response.resources.push(Resource::clone(resource));
             } else {
                 response.removed_resources.push(key.1);
@@ -132,7 +179,8 @@ impl Resources {
     /// Whether policies and workloads were both answered.
     #[must_use]
     pub(crate) fn complete(&self) -> bool {
-        self.lock().answered.len() == TYPES.len()
+        let state = self.lock();
+        AWAITED.iter().all(|kind| state.answered.contains(kind))
     }
 
     /// How many resources are held.

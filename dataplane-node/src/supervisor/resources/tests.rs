@@ -1,5 +1,5 @@
 use trefoil_api::proto::envoy::service::discovery::v3::{DeltaDiscoveryResponse, Resource};
-use trefoil_api::proto::type_url::{ADDRESS, AUTHORIZATION};
+use trefoil_api::proto::type_url::{ADDRESS, AUTHORIZATION, MESH_SETTINGS};
 
 use super::Resources;
 
@@ -67,4 +67,53 @@ fn an_empty_answer_is_passed_on_once() {
     assert!(!resources.complete());
     resources.accept(&response(ADDRESS, &[], &[]));
     assert!(resources.complete());
+}
+
+#[test]
+fn settings_are_told_before_workloads_and_nobody_waits_for_them() {
+    let resources = Resources::default();
+    resources.accept(&response(MESH_SETTINGS, &[("mesh", "1")], &[]));
+    assert!(!resources.complete(), "they are not enough");
+    resources.accept(&response(ADDRESS, &[("w", "1")], &[]));
+    resources.accept(&response(AUTHORIZATION, &[], &[]));
+    assert!(resources.complete());
+    let pending = resources.follow();
+    let order: Vec<String> = std::iter::from_fn(|| resources.next(&pending))
+        .map(|response| response.type_url)
+        .collect();
+    assert_eq!(order, [AUTHORIZATION, MESH_SETTINGS, ADDRESS]);
+    resources.accept(&response(MESH_SETTINGS, &[("mesh", "2")], &[]));
+    assert_eq!(told(&resources.next(&pending).unwrap()), ["mesh@2"]);
+
+    let without = Resources::default();
+    without.accept(&response(ADDRESS, &[], &[]));
+    without.accept(&response(AUTHORIZATION, &[], &[]));
+    assert!(without.complete());
+}
+
+#[test]
+fn a_policy_goes_after_the_workloads_that_named_it() {
+    let resources = Resources::default();
+    resources.accept(&response(AUTHORIZATION, &[("old", "1"), ("back", "1")], &[]));
+    resources.accept(&response(ADDRESS, &[("w", "names old")], &[]));
+    let pending = resources.follow();
+    while resources.next(&pending).is_some() {}
+
+    resources.accept(&response(AUTHORIZATION, &[], &["back"]));
+    resources.accept(&response(ADDRESS, &[("w", "names new")], &[]));
+    resources.accept(&response(AUTHORIZATION, &[("new", "1"), ("back", "2")], &["old"]));
+    let mut story = Vec::new();
+    while let Some(next) = resources.next(&pending) {
+        story.push((next.type_url.clone(), told(&next)));
+    }
+    let expected = [
+        (AUTHORIZATION, vec!["back@2", "new@1"]),
+        (ADDRESS, vec!["w@names new"]),
+        (AUTHORIZATION, vec!["-old"]),
+    ];
+    let expected = expected.map(|(url, told)| {
+        let told: Vec<String> = told.into_iter().map(String::from).collect();
+        (url.to_string(), told)
+    });
+    assert_eq!(story, expected);
 }
