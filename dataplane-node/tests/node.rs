@@ -6,18 +6,30 @@ mod support;
 
 use std::collections::BTreeMap;
 
+use support::known::{remember, workload};
 use support::{Agent, NodeProxy, Pod, descriptors_of, kill, status_of, until, was_taken};
 use trefoil_api::names::port::{HBONE, INBOUND, OUTBOUND};
 use trefoil_api::proto::istio::workload::zds::workload_request::Payload;
 use trefoil_api::proto::istio::workload::zds::{AddWorkload, DelWorkload, KeepWorkload, SnapshotSent};
+use trefoil_api::proto::trefoil::v1::Isolation;
 
 const LISTENERS: [u16; 3] = [OUTBOUND, INBOUND, HBONE];
+
+/// The control plane once described these pods, and left their isolation to the node.
+async fn described(agent: &Agent, pods: &[&Pod]) {
+    let workloads = pods
+        .iter()
+        .zip(1..)
+        .map(|(pod, last)| workload(pod, [10, 9, 0, last], Isolation::Unspecified, false));
+    remember(agent, workloads.collect()).await;
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_has_nothing_to_steal() {
     let agent = Agent::start();
-    let node = NodeProxy::start(&agent, &[]);
     let pod = Pod::new("uid-1", "shop", "cart");
+    described(&agent, &[&pod]).await;
+    let node = NodeProxy::start(&agent, &[]);
     let feed = agent.feed().await;
     feed.snapshot(&[&pod]).await;
     let (process, user) = node.serves("shared", &["uid-1"]).await;
@@ -85,11 +97,12 @@ async fn a_pod_is_acknowledged_once_its_listeners_are_open_and_stored() {
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_made_while_a_worker_is_dead_are_accepted_by_the_next_and_others_do_not_notice() {
     let agent = Agent::start();
-    let node = NodeProxy::start(&agent, &["--isolation", "namespace"]);
     let (shop, bank) = (
         Pod::new("uid-1", "shop", "cart"),
         Pod::new("uid-2", "bank", "vault"),
     );
+    described(&agent, &[&shop, &bank]).await;
+    let node = NodeProxy::start(&agent, &["--isolation", "namespace"]);
     let feed = agent.feed().await;
     feed.snapshot(&[&shop, &bank]).await;
     let (first, user) = node.serves("namespace/shop", &["uid-1"]).await;
@@ -118,8 +131,9 @@ async fn connections_made_while_a_worker_is_dead_are_accepted_by_the_next_and_ot
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_made_while_all_of_it_is_dead_are_accepted_by_the_next() {
     let agent = Agent::start();
-    let mut node = NodeProxy::start(&agent, &[]);
     let pod = Pod::new("uid-1", "shop", "cart");
+    described(&agent, &[&pod]).await;
+    let mut node = NodeProxy::start(&agent, &[]);
     let feed = agent.feed().await;
     feed.snapshot(&[&pod]).await;
     let (worker, _) = node.serves("shared", &["uid-1"]).await;
@@ -146,11 +160,12 @@ async fn connections_made_while_all_of_it_is_dead_are_accepted_by_the_next() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_agent_gets_every_descriptor_back_and_pods_it_does_not_name_are_dropped() {
     let mut agent = Agent::start();
-    let node = NodeProxy::start(&agent, &[]);
     let (one, two) = (
         Pod::new("uid-1", "shop", "cart"),
         Pod::new("uid-2", "shop", "web"),
     );
+    described(&agent, &[&one, &two]).await;
+    let node = NodeProxy::start(&agent, &[]);
     let feed = agent.feed().await;
     feed.snapshot(&[&one, &two]).await;
     let (worker, _) = node.serves("shared", &["uid-1", "uid-2"]).await;
@@ -177,8 +192,9 @@ async fn a_new_agent_gets_every_descriptor_back_and_pods_it_does_not_name_are_dr
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_proxy_that_is_told_to_end_leaves_its_listeners_to_the_next() {
     let agent = Agent::start();
-    let mut node = NodeProxy::start(&agent, &[]);
     let pod = Pod::new("uid-1", "shop", "cart");
+    described(&agent, &[&pod]).await;
+    let mut node = NodeProxy::start(&agent, &[]);
     let feed = agent.feed().await;
     feed.snapshot(&[&pod]).await;
     node.serves("shared", &["uid-1"]).await;
@@ -252,6 +268,40 @@ async fn it_says_what_it_awaits_and_how_it_is() {
     assert!(node.admin(&["config"]).await.contains("\"plane\":\"node\""));
     node.admin(&["log-level", "debug"]).await;
     assert!(node.admin(&["log-level"]).await.contains("debug"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_nobody_described_never_shares() {
+    let agent = Agent::start();
+    let (known, neighbour) = (
+        Pod::new("uid-1", "shop", "cart"),
+        Pod::new("uid-2", "shop", "web"),
+    );
+    let isolated = workload(&known, [10, 9, 0, 1], Isolation::Namespace, false);
+    let free = workload(
+        &Pod::new("uid-4", "park", "bench"),
+        [10, 9, 0, 4],
+        Isolation::Shared,
+        false,
+    );
+    remember(&agent, vec![isolated, free]).await;
+    let node = NodeProxy::start(&agent, &[]);
+    let feed = agent.feed().await;
+    let stranger = Pod::new("uid-3", "bank", "vault");
+    feed.snapshot(&[&neighbour, &stranger]).await;
+    // As the rest of its namespace, at once; where nothing is known of that, alone.
+    node.serves("namespace/shop", &["uid-2"]).await;
+    node.serves("workload/uid-3", &["uid-3"]).await;
+    // A pod that takes another's place is looked at anew, and its former worker lets go of it.
+    assert_eq!(feed.add(&Pod::new("uid-3", "park", "swing")).await, "");
+    node.serves("shared", &["uid-3"]).await;
+    until("the worker of its own is gone", async || {
+        let status = node.asks("/status").await?;
+        let workers = status["workers"].as_array()?.iter();
+        let scopes: Vec<_> = workers.map(|worker| worker["scope"].clone()).collect();
+        (!scopes.contains(&"workload/uid-3".into())).then_some(())
+    })
+    .await;
 }
 
 /// Inodes of the listeners in a pod, by port.

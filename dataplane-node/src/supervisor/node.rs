@@ -17,10 +17,11 @@ use super::fleet::Fleet;
 use super::keeper::{self, Keeper, KeeperError};
 use super::namespace::{Entrance, Namespace};
 use super::pod::{Description, Pod, stored_names};
-use super::scope::{Scope, described};
+use super::scope::{self, Described, Scope, described};
 use super::worker::Assignment;
 
-/// How long a pod waits for the control plane to describe it. Its connections queue meanwhile.
+/// How long a pod waits for the control plane to describe it, where nothing is known of its namespace either.
+/// Its connections queue meanwhile; then it gets a worker of its own until it is described.
 const DESCRIPTION_PATIENCE: Duration = Duration::from_secs(3);
 
 /// What the supervisor has to say about pods.
@@ -42,7 +43,8 @@ pub(crate) struct NodeParts {
     pub entrance: Entrance,
     /// The workers.
     pub fleet: Arc<Fleet>,
-    /// The isolation of pods for which the control plane names none.
+    /// The isolation of pods for which the control plane leaves it to the node. Never of pods that it has not
+    /// described: what was to be isolated would share for as long as the control plane is slow.
     pub isolation: Isolation,
     /// The trust domain of pods that the control plane has not described.
     pub trust_domain: String,
@@ -54,6 +56,14 @@ struct Entry {
     pod: Arc<Pod>,
     since: Instant,
     given: Option<(Scope, String)>,
+    /// The pod was replaced since it was given: its worker has the one before.
+    replaced: bool,
+}
+
+impl Entry {
+    fn is_given(&self) -> bool {
+        self.given.is_some() && !self.replaced
+    }
 }
 
 /// What the store held when the feed was connected: listeners of pods that the agent is about to name.
@@ -140,10 +150,12 @@ impl Node {
             pod: Arc::clone(&pod),
             since: Instant::now(),
             given: None,
+            replaced: false,
         });
         if !Arc::ptr_eq(&entry.pod, &pod) {
             entry.pod = pod;
-            entry.given = None;
+            entry.since = Instant::now();
+            entry.replaced = true;
         }
         drop(pods);
         self.changed.notify_one();
@@ -248,17 +260,15 @@ impl Node {
         let mut next = None;
         for (uid, entry) in self.lock().iter_mut() {
             let description = described(&self.parts.store, &entry.pod.workload_uid(), uid);
-            let until = entry.since + DESCRIPTION_PATIENCE;
-            if description.is_none() && entry.given.is_none() && Instant::now() < until {
+            // A pod that was given stays where it is while its description is away.
+            if description.is_none() && entry.is_given() {
+                continue;
+            }
+            let Some(isolation) = self.isolation(description.as_ref(), entry) else {
+                let until = entry.since + DESCRIPTION_PATIENCE;
                 next = Some(next.map_or(until, |next: Instant| next.min(until)));
                 continue;
-            }
-            // A pod that was given stays where it is while its description is away.
-            if description.is_none() && entry.given.is_some() {
-                continue;
-            }
-            let isolation = description.as_ref().and_then(|description| description.isolation);
-            let isolation = isolation.unwrap_or(self.parts.isolation);
+            };
             let scope = Scope::of(isolation, &entry.pod.namespace, uid);
             let trust_domain = description.map(|description| description.trust_domain);
             let trust_domain = trust_domain.unwrap_or_else(|| self.parts.trust_domain.clone());
@@ -267,8 +277,20 @@ impl Node {
         next
     }
 
+    /// What the control plane says, else what it says of the namespace. Nothing while that may still come;
+    /// then the narrowest.
+    fn isolation(&self, description: Option<&Described>, entry: &Entry) -> Option<Isolation> {
+        let unspecified = self.parts.isolation;
+        if let Some(description) = description {
+            return Some(scope::specified(description.isolation, unspecified));
+        }
+        let known = scope::of_namespace(&self.parts.store, &entry.pod.namespace, unspecified);
+        let patient = Instant::now() < entry.since + DESCRIPTION_PATIENCE;
+        known.or_else(|| (!patient).then_some(Isolation::Workload))
+    }
+
     fn give(&self, uid: &str, entry: &mut Entry, to: (Scope, String)) {
-        if entry.given.as_ref() == Some(&to) {
+        if entry.given.as_ref() == Some(&to) && !entry.replaced {
             return;
         }
         let assignment = Assignment {
@@ -284,6 +306,7 @@ impl Node {
         }
         tracing::info!(pod = entry.pod.name, namespace = entry.pod.namespace, scope = %to.0, "pod assigned");
         entry.given = Some(to);
+        entry.replaced = false;
     }
 
     /// How many pods are held.
@@ -296,7 +319,7 @@ impl Node {
     #[must_use]
     pub(crate) fn unassigned(&self) -> Vec<String> {
         let pods = self.lock();
-        let waiting = pods.iter().filter(|(_, entry)| entry.given.is_none());
+        let waiting = pods.iter().filter(|(_, entry)| !entry.is_given());
         waiting.map(|(uid, _)| uid.clone()).collect()
     }
 

@@ -44,8 +44,8 @@ impl fmt::Display for Scope {
 /// What the control plane says of a pod, as far as assigning it goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Described {
-    /// Its isolation, where the control plane says.
-    pub isolation: Option<Isolation>,
+    /// Its isolation; unspecified where the control plane leaves it to the node.
+    pub isolation: Isolation,
     /// The trust domain of its identity.
     pub trust_domain: String,
 }
@@ -63,7 +63,37 @@ pub(crate) fn described(store: &Store, workload_uid: &str, pod_uid: &str) -> Opt
     }
     let isolation = workload.placement.as_ref().map(|placement| placement.isolation);
     Some(Described {
-        isolation: isolation.filter(|isolation| *isolation != Isolation::Unspecified),
+        isolation: isolation.unwrap_or(Isolation::Unspecified),
         trust_domain: workload.identity.trust_domain().into(),
     })
+}
+
+/// The isolation that is known of a pod's namespace from what is said of its other pods: the narrowest, where
+/// they differ. Nothing, where none is described.
+#[must_use]
+pub(crate) fn of_namespace(store: &Store, namespace: &str, unspecified: Isolation) -> Option<Isolation> {
+    let snapshot = store.snapshot();
+    let inhabitants = snapshot
+        .workloads()
+        .filter(|workload| workload.namespace == namespace);
+    let said = inhabitants.filter_map(|workload| workload.placement.as_ref());
+    said.map(|placement| specified(placement.isolation, unspecified))
+        .max_by_key(|isolation| narrowness(*isolation))
+}
+
+/// An isolation, or the node's own where the control plane leaves it to the node.
+#[must_use]
+pub(crate) fn specified(isolation: Isolation, unspecified: Isolation) -> Isolation {
+    match isolation {
+        Isolation::Unspecified => unspecified,
+        said => said,
+    }
+}
+
+fn narrowness(isolation: Isolation) -> u8 {
+    match isolation {
+        Isolation::Unspecified | Isolation::Shared => 0,
+        Isolation::Namespace => 1,
+        Isolation::Workload => 2,
+    }
 }
