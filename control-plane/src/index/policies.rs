@@ -185,6 +185,33 @@ fn strict_name(peer_authentication: &str) -> String {
     format!("peer_authentication_{peer_authentication}")
 }
 
+/// The namespace and the name of what these PeerAuthentications come to, the most specific first, for
+/// workloads of a namespace. All of them are in the name, or else two contents would share it. Names of
+/// objects have neither `+` nor `_` in them.
+fn strict_resource<'a>(
+    namespace: &'a str,
+    chain: &[(&'a ObjectKey, &PeerAuthenticationSpec)],
+) -> (&'a str, String) {
+    match chain {
+        [] => (MESH_NAMESPACE, strict_name("default")),
+        [(policy, spec)] if spec.selector.is_none() || policy.namespace == namespace => {
+            (policy.namespace.as_str(), strict_name(&policy.name))
+        }
+        _ => {
+            let names = chain.iter().map(|(policy, _)| {
+                let prefix = if policy.namespace == namespace {
+                    ""
+                } else {
+                    "mesh_"
+                };
+                format!("{prefix}{}", policy.name)
+            });
+            let names: Vec<String> = names.collect();
+            (namespace, strict_name(&names.join("+")))
+        }
+    }
+}
+
 impl Index {
     pub(super) fn compute_authorization(&mut self, key: &ObjectKey) {
         let mut resource = None;
@@ -298,14 +325,7 @@ impl Index {
         let chain: Vec<_> = levels.into_iter().flatten().collect();
         let specs: Vec<&PeerAuthenticationSpec> = chain.iter().map(|(_, spec)| *spec).collect();
         let effective = Effective::of(specs.iter().copied(), self.config.default_mtls);
-        let (namespace, name) = match chain.first() {
-            None => (MESH_NAMESPACE, strict_name("default")),
-            Some((policy, spec)) if policy.namespace != key.namespace && spec.selector.is_some() => (
-                key.namespace.as_str(),
-                strict_name(&format!("mesh_{}", policy.name)),
-            ),
-            Some((policy, _)) => (policy.namespace.as_str(), strict_name(&policy.name)),
-        };
+        let (namespace, name) = strict_resource(&key.namespace, &chain);
         translate::peer_authentication(namespace, &name, &effective)
     }
 

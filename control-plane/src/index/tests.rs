@@ -211,6 +211,69 @@ fn strictness_is_named_by_its_workloads_and_gone_with_the_last() {
     assert!(changes.authorization.contains("shop/peer_authentication_default"));
 }
 
+/// The mesh's part differs between workloads that the same policy of their namespace is about.
+#[test]
+fn policies_against_plaintext_with_different_contents_have_different_names() {
+    let of_mesh = |name: &str| ObjectKey::new("trefoil-system", name);
+    let plain = Pod {
+        labels: [("app".to_owned(), "plain".to_owned())].into(),
+        ..pod("10.0.0.2")
+    };
+    let some = json!({"selector": {"matchLabels": {"app": "web"}}, "mtls": "Strict"});
+    let index = index(vec![
+        Change::Pod(key("web"), Some(pod("10.0.0.1"))),
+        Change::Pod(key("plain"), Some(plain)),
+        Change::PeerAuthentication(key("ports"), Some(policy(json!({"ports": {"80": "Strict"}})))),
+        Change::PeerAuthentication(of_mesh("some"), Some(policy(some))),
+    ]);
+    let served = |name: &str| {
+        let policies = workload(&index, name).authorization_policies;
+        assert_eq!(policies.len(), 1, "{policies:?}");
+        (
+            policies[0].clone(),
+            authorization(&index, &policies[0]).expect("served").rules,
+        )
+    };
+    let (web, plain) = (served(WEB), served("Kubernetes//Pod/shop/plain"));
+    assert_eq!(web.0, "shop/peer_authentication_mesh_some+ports");
+    assert_eq!(plain.0, "shop/peer_authentication_ports");
+    assert_ne!(web.1, plain.1, "one is about all ports, the other about one");
+}
+
+/// What a namespace's policy leaves open is the mesh's to say, which has two policies to say it with.
+#[test]
+fn the_less_specific_policies_are_part_of_the_name() {
+    let of_mesh = |name: &str| ObjectKey::new("trefoil-system", name);
+    let own = |app: &str| json!({"selector": {"matchLabels": {"app": app}}, "ports": {"80": "Strict"}});
+    let both = Pod {
+        labels: [
+            ("app".to_owned(), "web".to_owned()),
+            ("tier".to_owned(), "front".to_owned()),
+        ]
+        .into(),
+        ..pod("10.0.0.2")
+    };
+    let front = json!({"selector": {"matchLabels": {"tier": "front"}}, "mtls": "Strict"});
+    let index = index(vec![
+        Change::Pod(key("web"), Some(pod("10.0.0.1"))),
+        Change::Pod(key("both"), Some(both)),
+        Change::PeerAuthentication(key("own"), Some(policy(own("web")))),
+        Change::PeerAuthentication(of_mesh("front"), Some(policy(front))),
+    ]);
+    for (name, resource, clauses) in [
+        (WEB, "shop/peer_authentication_own", 2),
+        (
+            "Kubernetes//Pod/shop/both",
+            "shop/peer_authentication_own+mesh_front",
+            1,
+        ),
+    ] {
+        assert_eq!(workload(&index, name).authorization_policies, vec![resource]);
+        let served = authorization(&index, resource).expect("served");
+        assert_eq!(served.rules[0].clauses.len(), clauses, "{name}");
+    }
+}
+
 #[test]
 fn placement_travels_with_the_workload() {
     let index = index(vec![
