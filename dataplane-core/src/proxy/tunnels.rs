@@ -83,10 +83,9 @@ pub(super) async fn stream(
     peer: Peer,
     source: SocketAddr,
 ) {
-    let Ok(_permit) = pod.budget.connections.clone().try_acquire_owned() else {
-        proxy.metrics.exhausted(&pod.workload_uid, "connections");
-        refuse(&proxy, record(&proxy, source), incoming, Failure::Budget);
-        return;
+    let _permit = match pod.room(&proxy) {
+        Ok(permit) => permit,
+        Err(failure) => return refuse(&proxy, record(&proxy, source), incoming, failure),
     };
     let reached = Box::pin(async {
         let record = record(&proxy, source);

@@ -126,6 +126,27 @@ async fn connections_beyond_the_budget_wait_until_others_end() {
     outside.accept().await.unwrap();
 }
 
+/// On the same node too, a server has so many connections and no more.
+#[tokio::test]
+async fn the_same_node_is_no_way_around_the_servers_budget() {
+    let few = ProxyConfig {
+        connections: 4,
+        ..config()
+    };
+    let mesh = Mesh::with(few, true).await;
+    let application = mesh.server.echo().await;
+    // The accept loops hold a place each.
+    let mut first = mesh.server.plaintext(&mesh.client, application).await;
+    echoed(&mut first, "hello").await;
+    let mut second = mesh.server.plaintext(&mesh.client, application).await;
+    echoed(&mut second, "hello").await;
+    let refused = |line: &str| line.contains("reporter=\"destination\"") && line.contains("same_node");
+    let failed = |shown: String| shown.lines().any(|line| line.contains("connections_failed") && refused(line));
+    let mut beyond = mesh.client.dial(application).await;
+    until("the refusal is counted", || failed(mesh.metrics())).await;
+    until_reset(&mut beyond).await;
+}
+
 #[tokio::test]
 async fn on_the_same_node_nothing_is_encrypted_to_oneself() {
     let mesh = Mesh::same_node().await;
