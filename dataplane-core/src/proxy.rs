@@ -53,8 +53,10 @@ pub struct ProxyConfig {
     pub quiet: Duration,
     /// How long a connection waits for its own workload to become known.
     pub patience: Duration,
-    /// Connections that one pod may have at a time; more wait at its listeners.
+    /// Connections that one pod may make, and as many that it may get, at a time; more wait at its listeners.
     pub connections: usize,
+    /// Tunnels to one pod whose clients have not said who they are; more wait at its listener.
+    pub strangers: usize,
     /// TLS handshakes that are done for one pod at a time.
     pub handshakes: usize,
     /// Tunnels that may lead to one pod at a time.
@@ -71,6 +73,7 @@ impl ProxyConfig {
             quiet: Duration::from_secs(2),
             patience: Duration::from_secs(5),
             connections: 20_000,
+            strangers: 512,
             handshakes: 32,
             tunnels: 4_096,
         }

@@ -80,8 +80,7 @@ fn start(
             drop(permit);
         })),
         Capture::Hbone => drop(tasks.spawn(async move {
-            tunnels::serve(proxy, serving, stream, source).await;
-            drop(permit);
+            tunnels::serve(proxy, serving, stream, source, permit).await;
         })),
     }
 }
@@ -89,8 +88,9 @@ fn start(
 /// Leave to take one more connection. None if the budget was closed, which it never is.
 async fn permit(proxy: &Proxy, pod: &Served, capture: Capture) -> Option<OwnedSemaphorePermit> {
     let (budget, name): (&Arc<Semaphore>, _) = match capture {
-        Capture::Outbound | Capture::Plaintext => (&pod.budget.connections, "connections"),
-        Capture::Hbone => (&pod.budget.tunnels, "tunnels"),
+        Capture::Outbound => (&pod.budget.outbound, "outbound"),
+        Capture::Plaintext => (&pod.budget.inbound, "inbound"),
+        Capture::Hbone => (&pod.budget.strangers, "strangers"),
     };
     if let Ok(permit) = budget.clone().try_acquire_owned() {
         return Some(permit);

@@ -44,8 +44,8 @@ pub(super) enum Failure {
     Unidentified(#[from] Unidentified),
     #[error("HTTP/2 with the client's plane: {0}")]
     Http2(#[from] h2::Error),
-    #[error("the connections that this workload may have are used up")]
-    Budget,
+    #[error("what the server's workload may have of {0} is used up")]
+    Budget(&'static str),
     #[error("{0}")]
     Forward(#[from] ForwardError),
 }

@@ -54,7 +54,12 @@ pub(super) struct Served {
 
 /// What one pod may use, so that a flood of its is its own affair.
 pub(super) struct Budget {
-    pub(super) connections: Arc<Semaphore>,
+    /// Connections that it makes. Those that it gets have places of their own: neither takes the others'.
+    pub(super) outbound: Arc<Semaphore>,
+    /// Connections that it gets.
+    pub(super) inbound: Arc<Semaphore>,
+    /// Tunnels to it whose clients are not identified.
+    pub(super) strangers: Arc<Semaphore>,
     pub(super) handshakes: Semaphore,
     pub(super) tunnels: Arc<Semaphore>,
 }
@@ -62,7 +67,9 @@ pub(super) struct Budget {
 impl Budget {
     fn new(config: &ProxyConfig) -> Self {
         Self {
-            connections: Arc::new(Semaphore::new(config.connections)),
+            outbound: Arc::new(Semaphore::new(config.connections)),
+            inbound: Arc::new(Semaphore::new(config.connections)),
+            strangers: Arc::new(Semaphore::new(config.strangers)),
             handshakes: Semaphore::new(config.handshakes),
             tunnels: Arc::new(Semaphore::new(config.tunnels)),
         }
@@ -105,9 +112,23 @@ impl Served {
 
     /// Leave to serve one more connection that arrives by a way that cannot wait at a listener.
     pub(super) fn room(&self, proxy: &Proxy) -> Result<OwnedSemaphorePermit, Failure> {
-        self.budget.connections.clone().try_acquire_owned().map_err(|_| {
-            proxy.metrics.exhausted(&self.workload_uid, "connections");
-            Failure::Budget
+        self.place(proxy, &self.budget.inbound, "inbound")
+    }
+
+    /// Leave to keep one more tunnel, whose client is identified.
+    pub(super) fn tunnel(&self, proxy: &Proxy) -> Result<OwnedSemaphorePermit, Failure> {
+        self.place(proxy, &self.budget.tunnels, "tunnels")
+    }
+
+    fn place(
+        &self,
+        proxy: &Proxy,
+        budget: &Arc<Semaphore>,
+        name: &'static str,
+    ) -> Result<OwnedSemaphorePermit, Failure> {
+        budget.clone().try_acquire_owned().map_err(|_| {
+            proxy.metrics.exhausted(&self.workload_uid, name);
+            Failure::Budget(name)
         })
     }
 

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -19,8 +20,14 @@ use crate::identify::Peer;
 use crate::state::Service;
 use crate::telemetry::{Record, Reporter};
 
-/// Serves a tunnel to its end.
-pub(super) async fn serve(proxy: Arc<Proxy>, pod: Arc<Served>, client: TcpStream, source: SocketAddr) {
+/// Serves a tunnel to its end. Its client is a stranger, who has a place among such, until it is identified.
+pub(super) async fn serve(
+    proxy: Arc<Proxy>,
+    pod: Arc<Served>,
+    client: TcpStream,
+    source: SocketAddr,
+    stranger: Option<OwnedSemaphorePermit>,
+) {
     // From before the handshake: a client that is asked to leave meanwhile must not stay.
     let leave = leave(&pod);
     let (tls, peer) = match Box::pin(identify(&proxy, &pod, client)).await {
@@ -30,6 +37,14 @@ pub(super) async fn serve(proxy: Arc<Proxy>, pod: Arc<Served>, client: TcpStream
             return;
         }
     };
+    let _permit = match pod.tunnel(&proxy) {
+        Ok(permit) => permit,
+        Err(failure) => {
+            fail(&proxy, record(&proxy, source), failure);
+            return;
+        }
+    };
+    drop(stranger);
     let take = |incoming: Incoming| {
         let (proxy, serving, peer) = (proxy.clone(), pod.clone(), peer.clone());
         pod.drain.spawn(stream(proxy, serving, incoming, peer, source));
@@ -51,7 +66,7 @@ fn leave(pod: &Served) -> impl Future<Output = ()> + '_ {
     }
 }
 
-/// TLS, and who the client is. A client that says nothing takes part of no budget but that of tunnels.
+/// TLS, and who the client is. A client that says nothing takes part of no budget but that of strangers.
 async fn identify(
     proxy: &Proxy,
     pod: &Served,

@@ -16,7 +16,7 @@ use trefoil_api::names::{header, port};
 use trefoil_dataplane_core::hbone::PoolConfig;
 use trefoil_dataplane_core::proxy::ProxyConfig;
 
-use crate::mesh::{Mesh, config, deny, echoed};
+use crate::mesh::{Mesh, config, deny, echoed, until};
 
 #[tokio::test]
 async fn connections_share_tunnels() {
@@ -159,6 +159,26 @@ async fn a_tunnel_that_nobody_uses_is_closed() {
     .await;
     let application = mesh.server.echo().await;
     until_tunnels(&mesh, application, 2).await;
+}
+
+/// Whoever says nothing takes no place from those who have said who they are.
+#[tokio::test]
+async fn silent_clients_fill_only_their_own_budget() {
+    let few = ProxyConfig {
+        strangers: 1,
+        ..config()
+    };
+    let mesh = Mesh::with(few, false).await;
+    let application = mesh.server.echo().await;
+    let mut before = tunnel(&mesh).await;
+    let silent = TcpStream::connect(mesh.server.at(port::HBONE)).await.unwrap();
+    let exhausted =
+        "trefoil_budget_exhausted_total{workload=\"Kubernetes//Pod/shop/cart\",budget=\"strangers\"}";
+    until("the flood is counted", || mesh.metrics().contains(exhausted)).await;
+    let (response, _stream) = before.send_request(connect(application), false).unwrap();
+    assert_eq!(response.await.unwrap().status(), StatusCode::OK);
+    drop(silent);
+    assert_eq!(status(&mesh, connect(application)).await, StatusCode::OK);
 }
 
 /// HTTP/2 libraries end a tunnel that holds too many tiny frames; here, other connections are in it.
