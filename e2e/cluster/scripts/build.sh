@@ -3,7 +3,11 @@
 # sources have changed since it was last built.
 set -euo pipefail
 source "$(dirname "$0")/config.sh"
-packages=(runc containernetworking-plugins iptables conntrack gcc libc6-dev)
+command -v go >/dev/null || {
+  echo "Kubernetes is built from source: Go 1.26 or later is needed on the PATH" >&2
+  exit 1
+}
+packages=(runc containernetworking-plugins iptables conntrack procps gcc libc6-dev)
 dpkg -s "${packages[@]}" >/dev/null 2>&1 || {
   apt-get update -qq
   DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${packages[@]}" >/dev/null
