@@ -34,6 +34,8 @@ const AWAITED: usize = 512;
 const AT_ONCE: usize = 16;
 /// What a worker hears that asks for what is not its own.
 const FOREIGN: &str = "not a pod of this worker";
+/// What a worker hears that asks for a pod's network before it was replaced.
+const REPLACED: &str = "the pod's network was replaced";
 /// Answers that wait for a worker to read.
 const QUEUE: usize = 64;
 /// Up to here resources go into the packet itself, above into a sealed memory file beside it.

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use trefoil_api::names::workload_uid;
 use trefoil_api::proto::trefoil::descriptors::Name;
@@ -11,11 +12,16 @@ use super::in_pod::{self, LISTENERS};
 use super::keeper;
 use super::namespace::{Entrance, Namespace};
 
+/// Pods that this process opened.
+static OPENED: AtomicU64 = AtomicU64::new(0);
+
 /// A pod with its listeners.
 #[derive(Debug)]
 pub(crate) struct Pod {
     /// Kubernetes uid.
     pub uid: String,
+    /// Tells pods of one uid apart: one whose network was replaced is another.
+    pub generation: u64,
     /// Its name.
     pub name: String,
     /// Its Kubernetes namespace.
@@ -67,6 +73,7 @@ impl Pod {
         }
         Ok(Self {
             uid: description.uid,
+            generation: next_generation(),
             name: description.name,
             namespace: description.namespace,
             service_account: description.service_account,
@@ -110,6 +117,11 @@ impl Pod {
         items.push((keeper::namespace(&self.uid), self.network.as_fd()));
         items
     }
+}
+
+/// A number that no pod had before in this process.
+pub(super) fn next_generation() -> u64 {
+    OPENED.fetch_add(1, Ordering::Relaxed) + 1
 }
 
 /// Every name under which something of a pod is stored.

@@ -314,6 +314,7 @@ fn add(assignment: &Assignment) -> Order {
             trust_domain: assignment.trust_domain.clone(),
             listeners: LISTENERS.map(u32::from).to_vec(),
             node: String::new(),
+            generation: pod.generation,
         }),
         listeners_of: Some(Arc::clone(pod)),
     }

@@ -122,7 +122,7 @@ impl Inbox {
         }
         let missing = |what: &str| io::Error::other(format!("no listener for {what}"));
         // Sockets of an earlier pod of this uid may be of another namespace.
-        self.pools.renew(&add.uid);
+        self.pools.renew(&add.uid, add.generation);
         self.signer.add(&add.uid, identity.clone());
         Ok(Pod {
             workload_uid: workload_uid(&add.namespace, &add.name),
@@ -132,6 +132,7 @@ impl Inbox {
             hbone: hbone.ok_or_else(|| missing("HBONE"))?,
             dialer: Arc::new(PodDialer {
                 uid: add.uid.clone(),
+                generation: add.generation,
                 pools: Arc::clone(&self.pools),
             }),
             uid: add.uid,

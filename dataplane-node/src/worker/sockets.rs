@@ -29,7 +29,16 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Pools {
     outbox: Outbox,
-    pools: Mutex<HashMap<(String, Family), Pool>>,
+    pools: Mutex<HashMap<Key, Pool>>,
+}
+
+/// Whose sockets a pool has. A pod whose network was replaced is another generation of its uid: sockets of
+/// one namespace never serve another's.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    uid: String,
+    generation: u64,
+    family: Family,
 }
 
 #[derive(Debug)]
@@ -59,17 +68,15 @@ impl Pools {
         }
     }
 
-    /// Drops a pod's sockets: they belong to a namespace that it may no longer have. Whoever waits goes on.
-    pub(super) fn renew(&self, uid: &str) {
-        let mut pools = self.lock();
-        for (_, pool) in pools.iter_mut().filter(|((other, _), _)| other == uid) {
-            pool.ready.clear();
-        }
+    /// Drops the sockets of a pod's earlier generations: they belong to a namespace that it no longer has.
+    pub(super) fn renew(&self, uid: &str, generation: u64) {
+        self.lock()
+            .retain(|key, _| key.uid != uid || key.generation == generation);
     }
 
     /// A pod is served no more.
     pub(super) fn forget(&self, uid: &str) {
-        self.lock().retain(|(other, _), _| other != uid);
+        self.lock().retain(|key, _| key.uid != uid);
     }
 
     /// Sockets came, or the reason why none did.
@@ -79,8 +86,13 @@ impl Pools {
             Ok(WireFamily::Ipv6) => Family::V6,
             _ => return,
         };
+        let key = Key {
+            uid: sockets.pod_uid.clone(),
+            generation: sockets.generation,
+            family,
+        };
         let mut pools = self.lock();
-        let Some(pool) = pools.get_mut(&(sockets.pod_uid.clone(), family)) else {
+        let Some(pool) = pools.get_mut(&key) else {
             return;
         };
         pool.asked = false;
@@ -92,16 +104,16 @@ impl Pools {
                 let _ = waiting.send(Err(io::Error::other(sockets.error.clone())));
             }
         }
-        self.refill(pool, &sockets.pod_uid, family);
+        self.refill(pool, &key);
     }
 
-    async fn take(&self, uid: &str, family: Family) -> io::Result<OwnedFd> {
+    async fn take(&self, key: Key) -> io::Result<OwnedFd> {
         let waiting = {
             let mut pools = self.lock();
-            let pool = pools.entry((uid.to_owned(), family)).or_default();
+            let pool = pools.entry(key.clone()).or_default();
             let socket = pool.ready.pop_front();
             let waiting = socket.is_none().then(|| pool.wait());
-            self.refill(pool, uid, family);
+            self.refill(pool, &key);
             match (socket, waiting) {
                 (Some(socket), _) => return Ok(socket),
                 (None, Some(waiting)) => waiting,
@@ -119,24 +131,25 @@ impl Pools {
     }
 
     /// Asks for more at the low-water mark, a quarter of a batch.
-    fn refill(&self, pool: &mut Pool, uid: &str, family: Family) {
+    fn refill(&self, pool: &mut Pool, key: &Key) {
         let low = pool.ready.len() < (pool.batch / 4) as usize || !pool.waiting.is_empty();
         if pool.asked || !low {
             return;
         }
         pool.asked = true;
-        let family = match family {
+        let family = match key.family {
             Family::V4 => WireFamily::Ipv4,
             Family::V6 => WireFamily::Ipv6,
         };
         self.outbox.send(from_worker::Payload::NeedSockets(NeedSockets {
-            pod_uid: uid.into(),
+            pod_uid: key.uid.clone(),
             family: family.into(),
             count: pool.batch,
+            generation: key.generation,
         }));
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<(String, Family), Pool>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Pool>> {
         self.pools.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -171,13 +184,19 @@ impl Pool {
 #[derive(Clone, Debug)]
 pub(super) struct PodDialer {
     pub(super) uid: String,
+    pub(super) generation: u64,
     pub(super) pools: Arc<Pools>,
 }
 
 impl Dialer for PodDialer {
     fn socket(&self, family: Family) -> BoxFuture<'_, io::Result<TcpSocket>> {
         Box::pin(async move {
-            let socket = self.pools.take(&self.uid, family).await?;
+            let key = Key {
+                uid: self.uid.clone(),
+                generation: self.generation,
+                family,
+            };
+            let socket = self.pools.take(key).await?;
             Ok(TcpSocket::from_std_stream(std::net::TcpStream::from(socket)))
         })
     }

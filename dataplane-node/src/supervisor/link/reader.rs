@@ -13,7 +13,7 @@ use trefoil_packets::PacketSocket;
 use super::super::counters::Asked;
 use super::super::worker::Worker;
 use super::super::{in_pod, keeper};
-use super::{FOREIGN, Grants, LARGEST_BATCH, LinkError, Reply};
+use super::{FOREIGN, Grants, LARGEST_BATCH, LinkError, REPLACED, Reply};
 use crate::sealed;
 
 /// Grants or refuses, message after message.
@@ -60,7 +60,7 @@ impl Reader<'_> {
 
     async fn make_sockets(&self, need: NeedSockets) {
         let family = Family::try_from(need.family).unwrap_or_default();
-        let (error, sockets) = match self.sockets(&need.pod_uid, family, need.count).await {
+        let (error, sockets) = match self.sockets(&need, family).await {
             Ok(sockets) => (String::new(), sockets),
             Err(error) => {
                 tracing::warn!(scope = %self.worker.scope, pod = need.pod_uid, %error, "no sockets for a worker");
@@ -71,18 +71,22 @@ impl Reader<'_> {
             pod_uid: need.pod_uid,
             family: family.into(),
             error,
+            generation: need.generation,
         });
         // The writer ends when the link does: then nobody awaits this.
         let _ = self.replies.send((payload, sockets)).await;
     }
 
-    async fn sockets(&self, uid: &str, family: Family, count: u32) -> io::Result<Vec<OwnedFd>> {
-        let Some(assignment) = self.worker.assignment(uid) else {
+    async fn sockets(&self, need: &NeedSockets, family: Family) -> io::Result<Vec<OwnedFd>> {
+        let Some(assignment) = self.worker.assignment(&need.pod_uid) else {
             let counters = &self.grants.counters;
             counters.out_of_scope(Asked::Sockets, self.worker.scope.to_string());
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, FOREIGN));
         };
-        let count = count.clamp(1, LARGEST_BATCH);
+        if assignment.pod.generation != need.generation {
+            return Err(io::Error::new(io::ErrorKind::NotConnected, REPLACED));
+        }
+        let count = need.count.clamp(1, LARGEST_BATCH);
         let network = Arc::clone(&assignment.pod.network);
         let make = move || (0..count).map(|_| in_pod::dialing(family)).collect();
         let sockets: Vec<OwnedFd> = self.grants.entrance.run(network, make).await?;

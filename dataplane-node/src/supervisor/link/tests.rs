@@ -78,10 +78,17 @@ impl TakenOver {
     }
 
     async fn asks_for_sockets(&self, uid: &str, count: u32) -> (String, Vec<OwnedFd>) {
+        let assignment = self.worker.assignment(uid);
+        let generation = assignment.map_or(0, |assignment| assignment.pod.generation);
+        self.asks_for_sockets_of(uid, generation, count).await
+    }
+
+    async fn asks_for_sockets_of(&self, uid: &str, generation: u64, count: u32) -> (String, Vec<OwnedFd>) {
         let need = NeedSockets {
             pod_uid: uid.into(),
             family: Family::Ipv4.into(),
             count,
+            generation,
         };
         self.says(from_worker::Payload::NeedSockets(need)).await;
         loop {
@@ -185,4 +192,15 @@ async fn descriptors_where_none_belong_end_the_worker() {
         .await
         .unwrap();
     assert!(matches!(worker.ended.await.unwrap(), LinkError::Protocol(_)));
+}
+
+#[tokio::test]
+async fn sockets_of_a_network_that_was_replaced_are_not_made_in_the_next() {
+    let worker = TakenOver::start();
+    let before = worker.worker.assignment("mine").unwrap().pod.generation;
+    worker.worker.assign(assignment("mine"));
+    let (error, sockets) = worker.asks_for_sockets_of("mine", before, 4).await;
+    assert_eq!((error.as_str(), sockets.len()), (super::REPLACED, 0));
+    let (error, sockets) = worker.asks_for_sockets("mine", 4).await;
+    assert_eq!((error.as_str(), sockets.len()), ("", 4));
 }

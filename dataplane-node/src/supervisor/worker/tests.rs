@@ -15,6 +15,7 @@ pub(in crate::supervisor) fn assignment(uid: &str) -> Assignment {
     Assignment {
         pod: Arc::new(Pod {
             uid: uid.into(),
+            generation: crate::supervisor::pod::next_generation(),
             name: "cart".into(),
             namespace: "shop".into(),
             service_account: "cart".into(),

@@ -1,6 +1,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use futures::FutureExt;
 use socket2::{Domain, Socket, Type};
 use trefoil_api::proto::trefoil::worker::{Family as WireFamily, NeedSockets, Sockets, from_worker::Payload};
 use trefoil_dataplane_core::sockets::{Dialer, Family};
@@ -22,6 +23,7 @@ fn sockets(error: &str) -> Sockets {
         pod_uid: "one".into(),
         family: WireFamily::Ipv4.into(),
         error: error.into(),
+        generation: 1,
     }
 }
 
@@ -38,6 +40,7 @@ async fn who_waits_is_served_when_a_batch_arrives_and_the_pool_is_refilled_early
     let pools = Arc::new(Pools::new(outbox));
     let dialer = PodDialer {
         uid: "one".into(),
+        generation: 1,
         pools: Arc::clone(&pools),
     };
     let waiting = tokio::spawn({
@@ -61,6 +64,7 @@ async fn the_supervisors_reason_reaches_who_waits() {
     let pools = Arc::new(Pools::new(outbox));
     let dialer = PodDialer {
         uid: "one".into(),
+        generation: 1,
         pools: Arc::clone(&pools),
     };
     let waiting = tokio::spawn(async move { dialer.socket(Family::V4).await.map(drop) });
@@ -75,8 +79,37 @@ async fn nobody_waits_for_ever() {
     let (outbox, _sent) = Outbox::taken();
     let dialer = PodDialer {
         uid: "one".into(),
+        generation: 1,
         pools: Arc::new(Pools::new(outbox)),
     };
     let error = dialer.socket(Family::V4).await.unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
+}
+
+#[tokio::test]
+async fn a_batch_of_the_namespace_before_serves_nobody_after_the_pod_is_replaced() {
+    let (outbox, mut sent) = Outbox::taken();
+    let pools = Arc::new(Pools::new(outbox));
+    let dialer = |generation| PodDialer {
+        uid: "one".into(),
+        generation,
+        pools: Arc::clone(&pools),
+    };
+    let (before, after) = (dialer(1), dialer(2));
+    let left = tokio::spawn(async move { before.socket(Family::V4).await.map(drop) });
+    assert_eq!(need(sent.recv().await.unwrap().0).generation, 1);
+    pools.renew("one", 2);
+    left.await.unwrap().unwrap_err();
+
+    let mut waiting = tokio::spawn(async move { after.socket(Family::V4).await.map(drop) });
+    assert_eq!(need(sent.recv().await.unwrap().0).generation, 2);
+    pools.arrived(&sockets(""), made(4));
+    tokio::task::yield_now().await;
+    assert!((&mut waiting).now_or_never().is_none());
+    let right = Sockets {
+        generation: 2,
+        ..sockets("")
+    };
+    pools.arrived(&right, made(4));
+    waiting.await.unwrap().unwrap();
 }
