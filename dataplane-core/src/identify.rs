@@ -1,10 +1,13 @@
 //! Who the other end of a connection is. A [`Peer`] is made only here: by a proof, or by the namespace that
 //! the socket belongs to. Never from what the other end says without proof.
 
+use std::time::SystemTime;
+
 use rustls::ServerConnection;
+use rustls_pki_types::CertificateDer;
 use trefoil_api::Identity;
 
-use crate::tls::{PeerRefused, leaf_identity};
+use crate::tls::{PeerRefused, leaf_identity, leaf_not_after};
 
 /// The other end of a connection, as far as it is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,15 +41,23 @@ pub enum Unidentified {
     Refused(#[from] PeerRefused),
 }
 
+/// Until when the proof of a client's identity holds.
+pub fn proven_until(connection: &ServerConnection) -> Result<SystemTime, Unidentified> {
+    Ok(leaf_not_after(leaf(connection)?)?)
+}
+
+fn leaf(connection: &ServerConnection) -> Result<&CertificateDer<'static>, Unidentified> {
+    connection
+        .peer_certificates()
+        .filter(|_| !connection.is_handshaking())
+        .and_then(<[_]>::first)
+        .ok_or(Unidentified::NoCertificate)
+}
+
 impl Peer {
     /// The client of a completed TLS handshake, whose chain the handshake has verified.
     pub fn verified(connection: &ServerConnection) -> Result<Self, Unidentified> {
-        let leaf = connection
-            .peer_certificates()
-            .filter(|_| !connection.is_handshaking())
-            .and_then(<[_]>::first)
-            .ok_or(Unidentified::NoCertificate)?;
-        Ok(Self::Verified(leaf_identity(leaf)?))
+        Ok(Self::Verified(leaf_identity(leaf(connection)?)?))
     }
 
     /// A workload whose sockets this process holds.

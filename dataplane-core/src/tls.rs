@@ -6,6 +6,7 @@ pub(crate) mod tests;
 mod verify;
 
 use std::sync::{Arc, LazyLock};
+use std::time::{Duration, SystemTime};
 
 use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -106,6 +107,14 @@ pub fn leaf_identity(leaf: &CertificateDer<'_>) -> Result<Identity, PeerRefused>
     };
     uri.parse()
         .map_err(|error: trefoil_api::identity::NotAnIdentity| PeerRefused::NotAnIdentity(error.to_string()))
+}
+
+/// Until when a leaf certificate proves anything.
+pub fn leaf_not_after(leaf: &CertificateDer<'_>) -> Result<SystemTime, PeerRefused> {
+    let (_, leaf) =
+        X509Certificate::from_der(leaf).map_err(|error| PeerRefused::Unreadable(error.to_string()))?;
+    let seconds = u64::try_from(leaf.validity().not_after.timestamp()).unwrap_or_default();
+    Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
 }
 
 /// What a server needs: every client must prove an identity of `trust_domain`.

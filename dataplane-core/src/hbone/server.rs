@@ -39,6 +39,11 @@ impl Incoming {
         Ok(TunnelStream::new(send, self.request.into_body()))
     }
 
+    /// Says that the request was not acted upon: it may be made again elsewhere.
+    fn turn_away(mut self) {
+        self.respond.send_reset(Reason::REFUSED_STREAM);
+    }
+
     /// Answers with a status and nothing else.
     pub fn refuse(mut self, status: StatusCode) {
         let mut response = Response::new(());
@@ -50,11 +55,13 @@ impl Incoming {
 }
 
 /// Serves a tunnel until it ends. `take` is called for each request and must not block. Once `leave`
-/// resolves, the client is asked to go elsewhere (GOAWAY) and the open streams run to their end.
+/// resolves, the client is asked to go elsewhere (GOAWAY) and the open streams run to their end. Once `closed`
+/// does, that is no longer asked but so: requests of those who did not listen are not taken.
 pub async fn serve<T>(
     transport: T,
     mut take: impl FnMut(Incoming),
     leave: impl Future<Output = ()>,
+    closed: impl Future<Output = ()>,
 ) -> Result<(), h2::Error>
 where
     T: AsyncRead + AsyncWrite + Unpin,
@@ -76,20 +83,30 @@ where
     };
     let mut connection = connection?;
     let silent = until_silent(connection.ping_pong());
-    tokio::pin!(silent, leave);
-    let mut leaving = false;
+    tokio::pin!(silent, leave, closed);
+    let (mut leaving, mut over) = (false, false);
     loop {
         tokio::select! {
             biased;
+            // Before requests: a client that always has one more is turned away too.
+            () = &mut closed, if !over => {
+                over = true;
+                connection.graceful_shutdown();
+            }
             next = connection.accept() => match next {
                 None => return Ok(()),
                 Some(next) => {
                     let (request, respond) = next?;
-                    take(Incoming { request, respond });
+                    let incoming = Incoming { request, respond };
+                    if over {
+                        incoming.turn_away();
+                    } else {
+                        take(incoming);
+                    }
                 }
             },
             () = &mut silent => return Ok(()),
-            () = &mut leave, if !leaving => {
+            () = &mut leave, if !leaving && !over => {
                 leaving = true;
                 connection.graceful_shutdown();
             }

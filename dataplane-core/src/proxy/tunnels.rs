@@ -3,10 +3,11 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -16,9 +17,12 @@ use super::inbound::{Arrival, carry, fail, reach};
 use super::pod::Served;
 use crate::forward::Side;
 use crate::hbone::{self, Asked, Destination, HANDSHAKE_TIMEOUT, Incoming};
-use crate::identify::Peer;
+use crate::identify::{Peer, proven_until};
 use crate::state::Service;
 use crate::telemetry::{Record, Reporter};
+
+#[cfg(test)]
+mod tests;
 
 /// Serves a tunnel to its end. Its client is a stranger, who has a place among such, until it is identified.
 pub(super) async fn serve(
@@ -30,7 +34,7 @@ pub(super) async fn serve(
 ) {
     // From before the handshake: a client that is asked to leave meanwhile must not stay.
     let leave = leave(&pod);
-    let (tls, peer) = match Box::pin(identify(&proxy, &pod, client)).await {
+    let (tls, peer, proven_until) = match Box::pin(identify(&proxy, &pod, client)).await {
         Ok(identified) => identified,
         Err(failure) => {
             fail(&proxy, record(&proxy, source), failure);
@@ -49,9 +53,41 @@ pub(super) async fn serve(
         let (proxy, serving, peer) = (proxy.clone(), pod.clone(), peer.clone());
         pod.drain.spawn(stream(proxy, serving, incoming, peer, source));
     };
-    if let Err(error) = hbone::serve(tls, take, leave).await {
+    let term = Term::new(proxy.pool().max_age, proven_until, SystemTime::now());
+    let leave = async {
+        tokio::select! {
+            () = leave => {}
+            () = sleep(term.leave) => {}
+        }
+    };
+    if let Err(error) = hbone::serve(tls, take, leave, sleep(term.closed)).await {
         // The streams that it breaks have records of their own.
         tracing::debug!(pod = pod.uid, %source, %error, "a tunnel broke");
+    }
+}
+
+/// Clients are asked to leave so long before they must.
+const NOTICE: Duration = Duration::from_secs(30);
+
+/// How long a tunnel takes new streams.
+#[derive(Debug, PartialEq, Eq)]
+struct Term {
+    /// From then on, its client is asked to leave.
+    leave: Duration,
+    /// From then on, no more are taken.
+    closed: Duration,
+}
+
+impl Term {
+    /// A tunnel ends with the proof of who its client is, and by its age. Clients of ours give theirs up at
+    /// `max_age`: only those that do not are told.
+    fn new(max_age: Duration, proven_until: SystemTime, now: SystemTime) -> Self {
+        let proven = proven_until.duration_since(now).unwrap_or_default();
+        let closed = proven.min(max_age.saturating_add(max_age / 4));
+        Self {
+            leave: closed - NOTICE.min(closed / 8),
+            closed,
+        }
     }
 }
 
@@ -71,7 +107,7 @@ async fn identify(
     proxy: &Proxy,
     pod: &Served,
     client: TcpStream,
-) -> Result<(TlsStream<TcpStream>, Peer), Failure> {
+) -> Result<(TlsStream<TcpStream>, Peer, SystemTime), Failure> {
     let handshake = async {
         client.readable().await.map_err(Failure::Tls)?;
         let config = proxy.certificates.server_config(&pod.identity).await?;
@@ -82,7 +118,8 @@ async fn identify(
             .map_err(Failure::Tls)?;
         drop(turn);
         let peer = Peer::verified(tls.get_ref().1)?;
-        Ok((tls, peer))
+        let until = proven_until(tls.get_ref().1)?;
+        Ok((tls, peer, until))
     };
     let silent = || Failure::Tls(std::io::ErrorKind::TimedOut.into());
     timeout(HANDSHAKE_TIMEOUT, handshake)

@@ -33,10 +33,11 @@ use trefoil_dataplane_core::{Drain, Store};
 struct Authority {
     issuer: Issuer<'static, KeyPair>,
     root: String,
+    lifetime: Duration,
 }
 
 impl Authority {
-    fn new() -> Self {
+    fn new(lifetime: Duration) -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -44,6 +45,7 @@ impl Authority {
         Self {
             issuer: Issuer::new(params, key),
             root,
+            lifetime,
         }
     }
 }
@@ -54,6 +56,7 @@ impl Signer for Authority {
         Box::pin(async move {
             let mut request = CertificateSigningRequestParams::from_pem(&csr).unwrap();
             request.params.subject_alt_names = vec![name];
+            request.params.not_after = (std::time::SystemTime::now() + self.lifetime).into();
             let leaf = request.signed_by(&self.issuer).unwrap();
             Ok(vec![leaf.pem(), self.root.clone()])
         })
@@ -173,11 +176,16 @@ impl Mesh {
     }
 
     pub(crate) async fn with(config: ProxyConfig, same_node: bool) -> Self {
+        Self::certified_for(Duration::from_secs(3600), config, same_node).await
+    }
+
+    /// Certificates are valid for so long.
+    pub(crate) async fn certified_for(lifetime: Duration, config: ProxyConfig, same_node: bool) -> Self {
         static NEXT: AtomicU8 = AtomicU8::new(0);
         let network = NEXT.fetch_add(1, Ordering::SeqCst);
         let second = (std::process::id() % 200) as u8 + 10;
         let store = Store::new();
-        let certificates = Certificates::new(Arc::new(Authority::new()), Settings::default());
+        let certificates = Certificates::new(Arc::new(Authority::new(lifetime)), Settings::default());
         let mut registry = Registry::default();
         let (client, server) = (pod("web", second, network, 1), pod("cart", second, network, 2));
         let drain = Drain::new();

@@ -145,7 +145,11 @@ async fn the_same_node_is_no_way_around_the_servers_budget() {
     let mut second = mesh.server.plaintext(&mesh.client, application).await;
     echoed(&mut second, "hello").await;
     let refused = |line: &str| line.contains("reporter=\"destination\"") && line.contains("same_node");
-    let failed = |shown: String| shown.lines().any(|line| line.contains("connections_failed") && refused(line));
+    let failed = |shown: String| {
+        shown
+            .lines()
+            .any(|line| line.contains("connections_failed") && refused(line))
+    };
     let mut beyond = mesh.client.dial(application).await;
     until("the refusal is counted", || failed(mesh.metrics())).await;
     until_reset(&mut beyond).await;

@@ -161,6 +161,59 @@ async fn a_tunnel_that_nobody_uses_is_closed() {
     until_tunnels(&mesh, application, 2).await;
 }
 
+/// Makes requests in a tunnel until they are not taken any more.
+async fn until_closed(send: &mut SendRequest<Bytes>, application: SocketAddr) {
+    let asking = async {
+        loop {
+            let asked = match std::future::poll_fn(|cx| send.poll_ready(cx)).await {
+                Ok(()) => send.send_request(connect(application), false),
+                Err(error) => Err(error),
+            };
+            let answered = match asked {
+                Ok((response, _stream)) => response.await.map(|_| ()),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = answered {
+                let refused = error.reason() == Some(h2::Reason::REFUSED_STREAM);
+                assert!(error.is_go_away() || refused, "{error}");
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), asking)
+        .await
+        .expect("new streams are refused");
+}
+
+/// What is open in it runs on.
+async fn ends_for_new_streams(mesh: Mesh) {
+    let application = mesh.server.echo().await;
+    let mut send = tunnel(&mesh).await;
+    let (response, mut stream) = send.send_request(connect(application), false).unwrap();
+    let mut body = response.await.unwrap().into_body();
+    until_closed(&mut send, application).await;
+    stream
+        .send_data(Bytes::from_static(b"still here"), false)
+        .unwrap();
+    assert_eq!(body.data().await.unwrap().unwrap(), "still here");
+}
+
+#[tokio::test]
+async fn a_tunnel_whose_client_does_not_give_it_up_is_closed_when_it_is_old() {
+    let mesh = with_pool(PoolConfig {
+        max_age: Duration::from_millis(400),
+        ..PoolConfig::default()
+    });
+    ends_for_new_streams(mesh.await).await;
+}
+
+#[tokio::test]
+async fn a_tunnel_is_closed_when_its_clients_certificate_expires() {
+    let mesh = Mesh::certified_for(Duration::from_secs(3), config(), false);
+    ends_for_new_streams(mesh.await).await;
+}
+
 /// Whoever says nothing takes no place from those who have said who they are.
 #[tokio::test]
 async fn silent_clients_fill_only_their_own_budget() {
