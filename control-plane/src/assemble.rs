@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use crate::ca::{self, Keeper};
 use crate::objects::Objects;
 use crate::serve::admin::{self, Admin, LogLevel};
-use crate::serve::agents::Agents;
+use crate::serve::agents::{ABSENCE, Agents, Presence};
 use crate::serve::callers::Callers;
 use crate::serve::certificates::Certificates;
 use crate::serve::listener::{self, Shown};
@@ -196,6 +196,7 @@ impl Parts {
             callers,
             objects: self.objects.clone(),
             hub: self.hub.clone(),
+            presence: Arc::new(Presence::new(ABSENCE)),
             metrics: self.metrics.clone(),
             stop: self.stop.clone(),
         };

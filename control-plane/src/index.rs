@@ -19,6 +19,7 @@ use std::net::IpAddr;
 
 use trefoil_api::crd::FieldError;
 use trefoil_api::mesh_config::MeshConfig;
+use trefoil_api::names::MESH_NAMESPACE;
 use trefoil_api::proto::istio::security::Authorization;
 use trefoil_api::proto::trefoil::v1::PodPlacement;
 
@@ -76,6 +77,8 @@ pub enum Change {
     MeshConfig(Option<String>),
     /// What the agent of a node says redirects its pods.
     Placements(NodePlacements),
+    /// Nobody says any longer what redirects the pods of a node: what is written on them holds again.
+    PlacementsForgotten(String),
 }
 
 /// What the agent of a node says redirects its pods.
@@ -120,6 +123,9 @@ impl Kind {
         Self::MeshConfig,
     ];
 }
+
+/// What the label `app` of control planes' pods says.
+const CONTROL_PLANE: &str = "trefoil-control-plane";
 
 /// The index. See the module.
 #[derive(Debug)]
@@ -258,6 +264,14 @@ impl Index {
     /// Names of all namespaces.
     pub fn namespaces(&self) -> impl Iterator<Item = &str> {
         self.namespaces.keys().map(String::as_str)
+    }
+
+    /// How many control planes serve, as far as they are pods.
+    #[must_use]
+    pub fn replicas(&self) -> usize {
+        apply::in_namespace(&self.pods, MESH_NAMESPACE)
+            .filter(|(_, pod)| pod.ready && pod.labels.get("app").is_some_and(|app| app == CONTROL_PLANE))
+            .count()
     }
 
     /// Labels of all namespaces.

@@ -1,6 +1,8 @@
 //! Watches objects, of a cluster or of the embedded store, and keeps the index by them. The one task that
 //! owns the index; everything else sends it changes. Nothing behind this line knows where objects come from.
 
+#[cfg(test)]
+mod tests;
 mod watches;
 
 use std::collections::BTreeSet;
@@ -11,6 +13,7 @@ use kube::Api;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
+use trefoil_api::names::{MESH_CONFIG, MESH_NAMESPACE};
 
 use crate::index::snapshot::ResourceKind;
 use crate::index::{Change, Index, Kind, ObjectKey, PolicyReport};
@@ -39,6 +42,8 @@ pub struct Overview {
     pub config_errors: Vec<String>,
     /// Kinds of objects that are not listed yet.
     pub awaited: Vec<String>,
+    /// How many control planes serve; 0 where they are no pods.
+    pub replicas: usize,
     #[serde(skip)]
     /// What became of the policies.
     pub reports: Arc<Vec<PolicyReport>>,
@@ -59,6 +64,27 @@ pub struct Objects {
 impl std::fmt::Debug for Objects {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Objects").finish_non_exhaustive()
+    }
+}
+
+impl Overview {
+    /// What is wrong with the mesh as a whole, and what to do about it.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if self.replicas > 1 {
+            problems.push(format!(
+                "{} control planes serve at once, and each knows only what redirects the pods of those nodes whose agents are connected to it: run one replica (kubectl --namespace {MESH_NAMESPACE} scale deployment trefoil-control-plane --replicas 1)",
+                self.replicas
+            ));
+        }
+        let of_config = |error: &String| {
+            format!(
+                "the mesh configuration is not understood: {error}; correct ConfigMap {MESH_NAMESPACE}/{MESH_CONFIG}"
+            )
+        };
+        problems.extend(self.config_errors.iter().map(of_config));
+        problems
     }
 }
 
@@ -190,6 +216,7 @@ impl Task {
                 .map(ToString::to_string)
                 .collect(),
             awaited: self.awaited.iter().map(|kind| format!("{kind:?}")).collect(),
+            replicas: self.index.replicas(),
             reports: Arc::new(self.index.reports().cloned().collect()),
             namespace_labels: Arc::new(self.index.namespace_labels()),
         };

@@ -39,6 +39,11 @@ impl Index {
             Change::PeerAuthentication(key, object) => self.apply_peer_authentication(key, object),
             Change::MeshConfig(text) => self.apply_config(text),
             Change::Placements(placements) => self.apply_placements(placements),
+            Change::PlacementsForgotten(node) => {
+                if self.placements.remove(&node).is_some() {
+                    self.mark_node(&node);
+                }
+            }
         }
     }
 

@@ -113,6 +113,32 @@ fn until_an_agent_has_spoken_its_annotation_holds() {
     index.apply(placed(Plane::None, false));
     index.flush();
     assert_eq!(workload(&index, WEB).tunnel_protocol(), TunnelProtocol::None);
+    index.apply(Change::PlacementsForgotten("n1".into()));
+    index.flush();
+    assert_eq!(workload(&index, WEB).tunnel_protocol(), TunnelProtocol::Hbone);
+}
+
+#[test]
+fn replicas_of_the_control_plane_that_serve_are_counted() {
+    let replica = |address: &str, app: &str, ready| Pod {
+        labels: [("app".to_owned(), app.to_owned())].into(),
+        ready,
+        ..pod(address)
+    };
+    let of_mesh = |name: &str| ObjectKey::new("trefoil-system", name);
+    let one = replica("10.0.0.1", "trefoil-control-plane", true);
+    let mut index = index(vec![
+        Change::Pod(of_mesh("a"), Some(one.clone())),
+        Change::Pod(of_mesh("agent"), Some(replica("10.0.0.2", "trefoil-cni", true))),
+        Change::Pod(
+            of_mesh("b"),
+            Some(replica("10.0.0.3", "trefoil-control-plane", false)),
+        ),
+        Change::Pod(key("c"), Some(one.clone())),
+    ]);
+    assert_eq!(index.replicas(), 1);
+    index.apply(Change::Pod(of_mesh("b"), Some(one)));
+    assert_eq!(index.replicas(), 2);
 }
 
 #[test]

@@ -113,8 +113,11 @@ async fn status(State(admin): State<Admin>) -> Json<Value> {
             })
         })
         .collect();
+    let problems = overview.problems();
     Json(json!({
         "ready": admin.hub.is_synced(),
+        "healthy": problems.is_empty(),
+        "problems": problems,
         "overview": &*overview,
         "clients": clients.len(),
         "refusals": refusals,

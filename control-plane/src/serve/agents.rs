@@ -1,6 +1,8 @@
 //! The stream of a node's agent: what redirects which pod of its node goes into the index; when it is about
 //! to withdraw one, it is told once peers know. The node is the token's, never a message's.
 
+mod presence;
+
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,9 +22,12 @@ use super::stubs::trefoil::v1::node_agent_service_server::NodeAgentService;
 use super::xds::Hub;
 use crate::index::{Change, NodePlacements};
 use crate::objects::Objects;
+pub use presence::Presence;
 
 /// How long peers are waited for.
 const WITHDRAWAL: Duration = Duration::from_secs(5);
+/// How long what an agent said outlives its stream.
+pub const ABSENCE: Duration = Duration::from_secs(30);
 /// The account of agents.
 const ACCOUNT: &str = "trefoil-cni";
 
@@ -35,6 +40,8 @@ pub struct Agents {
     pub objects: Objects,
     /// Knows which clients have taken what.
     pub hub: Arc<Hub>,
+    /// Which agents are connected.
+    pub presence: Arc<Presence>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Ends all streams.
@@ -78,6 +85,7 @@ impl Agents {
     async fn run(self, node: String, mut reports: Streaming<AgentReport>, notices: Notices) {
         tracing::info!(%node, "agent connected");
         self.metrics.agents.inc();
+        self.presence.arrived(&node).await;
         loop {
             let report = tokio::select! {
                 () = self.stop.cancelled() => break,
@@ -105,6 +113,19 @@ impl Agents {
         }
         self.metrics.agents.dec();
         tracing::info!(%node, "agent disconnected");
+        // Ends the response, too.
+        drop((reports, notices));
+        let departure = self.presence.left(&node).await;
+        let forget = async {
+            tracing::warn!(%node, "its agent stays away: what is written on its pods holds");
+            // False when this process ends: then it is forgotten anyway.
+            let _ = self
+                .objects
+                .apply(vec![Change::PlacementsForgotten(node.clone())])
+                .await;
+        };
+        let waiting = self.presence.forget_unless_back(departure, forget);
+        let _ = self.stop.run_until_cancelled(waiting).await;
     }
 }
 

@@ -55,6 +55,10 @@ impl EndState {
                 text.is_some(),
                 text.as_ref().map(|text| MeshConfig::parse(text).is_ok()),
             ),
+            Change::PlacementsForgotten(node) => {
+                self.placements.remove(node);
+                return;
+            }
             Change::Placements(report) => {
                 let known = self.placements.entry(report.node.clone()).or_default();
                 if report.snapshot {
@@ -280,5 +284,6 @@ pub(super) fn change() -> impl Strategy<Value = Change> {
         3 => (key(), prop::option::weighted(0.8, peer_authentication())).prop_map(|(key, one)| Change::PeerAuthentication(key, one)),
         1 => prop::option::weighted(0.8, config()).prop_map(Change::MeshConfig),
         2 => placements().prop_map(Change::Placements),
+        1 => node().prop_map(Change::PlacementsForgotten),
     ]
 }
