@@ -2,6 +2,7 @@
 //! their descriptors, and tells the control plane. Restarted at any moment it converges: what redirects a pod
 //! is read from the kernel, where its network is from the state directory or its processes.
 
+use std::collections::HashMap;
 use std::io;
 use std::os::unix::process::parent_id;
 use std::path::Path;
@@ -10,8 +11,8 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
+use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use trefoil_packets::{Credentials, PacketListener};
 
 use crate::attachment::StateDirectory;
@@ -28,6 +29,8 @@ mod options;
 mod pod;
 mod requests;
 mod shared;
+#[cfg(test)]
+mod tests;
 mod world;
 
 pub use options::Options;
@@ -56,6 +59,9 @@ pub enum AgentError {
     /// The plugin could not be installed.
     #[error(transparent)]
     Install(#[from] conflist::InstallError),
+    /// A part of the agent ended by itself: whoever started the agent is to start it again, whole.
+    #[error("{0} ended, though nobody asked for it")]
+    Ended(&'static str),
 }
 
 /// Runs the agent until `ending` is cancelled.
@@ -79,36 +85,20 @@ pub async fn run(options: Options, level: Level, ending: CancellationToken) -> R
     let (observations, learned) = mpsc::channel(BACKLOG);
     let decider = decider::Decider::restored(Arc::clone(&shared)).map_err(named(&options.state_dir))?;
     let (meshed, proxies) = (decider.meshed.subscribe(), decider.proxies.subscribe());
-    let tasks = TaskTracker::new();
-    let run = |task| {
-        let ending = ending.clone();
-        tasks.spawn(async move { ending.run_until_cancelled_owned(task).await });
-    };
-    run(boxed(decider.run(learned)));
-    run(boxed(observe::namespaces(
-        shared.client.clone(),
-        observations.clone(),
-    )));
-    run(boxed(observe::mesh_config(
-        shared.client.clone(),
-        observations.clone(),
-    )));
-    run(boxed(observe::pods(
-        shared.client.clone(),
-        options.node.clone(),
-        observations.clone(),
-    )));
-    run(boxed(decider::keep_host(
-        Arc::clone(&shared),
-        shared.host.clone(),
-        meshed,
-    )));
+    let mut parts = Parts::new(ending.clone());
+    parts.run("what decides", decider.run(learned));
+    let client = || shared.client.clone();
+    let namespaces = observe::namespaces(client(), observations.clone());
+    parts.run("the watch of namespaces", namespaces);
+    let mesh_config = observe::mesh_config(client(), observations.clone());
+    parts.run("the watch of the mesh configuration", mesh_config);
+    let pods = observe::pods(client(), options.node.clone(), observations.clone());
+    parts.run("the watch of pods", pods);
+    let host = decider::keep_host(Arc::clone(&shared), shared.host.clone(), meshed);
+    parts.run("what keeps the host's rules", host);
     let reporting = Arc::clone(&shared.reports).run(control_plane(options));
-    run(boxed(reporting));
-    run(boxed(log_end(
-        "pods.sock",
-        Arc::clone(&shared.feed).serve(sockets.pods),
-    )));
+    parts.run("what reports to the control plane", reporting);
+    parts.run("pods.sock", Arc::clone(&shared.feed).serve(sockets.pods));
     let known = Arc::clone(&shared);
     // Init starts so much that being started by it says nothing.
     let parent = options
@@ -119,23 +109,60 @@ pub async fn run(options: Options, level: Level, ending: CancellationToken) -> R
         is_node_proxy(&known.options, parent, peer, uids.iter().map(String::as_str))
     };
     let store = Arc::clone(&shared.store).serve(sockets.descriptors, allowed);
-    run(boxed(log_end("descriptors.sock", store)));
-    run(boxed(serve_unix(
-        sockets.plugin,
-        requests::routes(Arc::clone(&shared), observations),
-    )));
+    parts.run("descriptors.sock", store);
+    let plugin_routes = requests::routes(Arc::clone(&shared), observations);
+    parts.run("cni.sock", serve_unix(sockets.plugin, plugin_routes));
     let admin_routes = admin::routes(Arc::clone(&shared), level, ending.clone());
-    run(boxed(serve_unix(sockets.admin, admin_routes)));
+    parts.run("admin.sock", serve_unix(sockets.admin, admin_routes));
     let metrics_routes = metrics::routes(Arc::clone(&shared));
-    run(boxed(async move {
+    parts.run("the metrics listener", async move {
         axum::serve(sockets.metrics, metrics_routes).await.ok();
-    }));
+    });
     tracing::info!(node = %options.node, "agent runs");
-    tasks.close();
-    tasks.wait().await;
+    let ended = parts.until_ended().await;
     // Redirection stays as it is: the pods go on, and a successor finds them as they are.
     tracing::info!("agent ends");
-    Ok(())
+    ended
+}
+
+/// What the agent does at the same time, for as long as it lives. One part that ends, or panics, would leave an
+/// agent that looks alive and is not.
+struct Parts {
+    ending: CancellationToken,
+    tasks: JoinSet<()>,
+    names: HashMap<Id, &'static str>,
+}
+
+impl Parts {
+    fn new(ending: CancellationToken) -> Self {
+        Self {
+            ending,
+            tasks: JoinSet::new(),
+            names: HashMap::new(),
+        }
+    }
+
+    fn run(&mut self, name: &'static str, part: impl Future<Output = ()> + Send + 'static) {
+        let ending = self.ending.clone();
+        let task = async move { ending.run_until_cancelled_owned(part).await.unwrap_or_default() };
+        self.names.insert(self.tasks.spawn(task).id(), name);
+    }
+
+    /// Waits until all have ended: because they are to, or because one did by itself.
+    async fn until_ended(mut self) -> Result<(), AgentError> {
+        let mut result = Ok(());
+        while let Some(ended) = self.tasks.join_next_with_id().await {
+            let id = match &ended {
+                Ok((id, ())) => *id,
+                Err(error) => error.id(),
+            };
+            if !self.ending.is_cancelled() {
+                result = Err(AgentError::Ended(self.names.get(&id).unwrap_or(&"a part")));
+                self.ending.cancel();
+            }
+        }
+        result
+    }
 }
 
 /// Everything that the agent listens on.
@@ -163,18 +190,6 @@ impl Sockets {
             admin: unix(&options.admin_socket())?,
             metrics: metrics.map_err(named(Path::new("metrics listener")))?,
         })
-    }
-}
-
-type Task = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
-
-fn boxed(task: impl Future<Output = ()> + Send + 'static) -> Task {
-    Box::pin(task)
-}
-
-async fn log_end(socket: &'static str, serving: impl Future<Output = io::Result<()>>) {
-    if let Err(error) = serving.await {
-        tracing::error!(socket, %error, "no longer accepts");
     }
 }
 

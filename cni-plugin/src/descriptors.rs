@@ -3,7 +3,6 @@
 //! what it keeps, and writes nothing to disk.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,6 +10,8 @@ use trefoil_api::proto::trefoil::descriptors::{
     Ack, Batch, Kind, Name, Request, Response, request, response,
 };
 use trefoil_packets::{Credentials, PacketError, PacketListener, PacketSocket};
+
+use crate::zds::RETRY_PAUSE;
 
 #[cfg(test)]
 mod tests;
@@ -34,10 +35,18 @@ impl DescriptorStore {
         self: Arc<Self>,
         listener: PacketListener,
         allowed: impl Fn(Credentials) -> bool + Send + Sync + 'static,
-    ) -> io::Result<()> {
+    ) {
         loop {
-            let socket = listener.accept().await?;
-            let peer = socket.credentials()?;
+            let accepted = listener.accept().await;
+            let peer = accepted.and_then(|socket| Ok((socket.credentials()?, socket)));
+            let (peer, socket) = match peer {
+                Ok(peer) => peer,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection to the descriptor store was not accepted");
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                    continue;
+                }
+            };
             if !allowed(peer) {
                 tracing::warn!(
                     process = peer.process,

@@ -3,7 +3,6 @@
 //! feed is the agent's business.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +19,8 @@ mod tests;
 const ANSWER: Duration = Duration::from_secs(5);
 /// The least time between two accepted connections.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+/// How long to wait after a failure to accept: of descriptors there may be enough again.
+pub(crate) const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// A pod that a node proxy is to serve.
 #[derive(Clone, Debug)]
@@ -192,9 +193,16 @@ impl Feed {
     }
 
     /// Accepts node proxies until the task is dropped.
-    pub async fn serve(self: Arc<Self>, listener: PacketListener) -> io::Result<()> {
+    pub async fn serve(self: Arc<Self>, listener: PacketListener) {
         loop {
-            let socket = listener.accept().await?;
+            let socket = match listener.accept().await {
+                Ok(socket) => socket,
+                Err(error) => {
+                    tracing::warn!(%error, "a node proxy's connection was not accepted");
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                    continue;
+                }
+            };
             let feed = Arc::clone(&self);
             tokio::spawn(async move {
                 match feed.converse(&socket).await {

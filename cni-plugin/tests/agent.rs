@@ -224,3 +224,22 @@ async fn killed_in_the_middle_of_switches_it_converges() {
         .await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_ran_out_of_descriptors_accepts_again() {
+    let node = Node::new("ambient").await;
+    node.agent_listens().await;
+    let before = node.limit_agents_descriptors(3);
+    let proxy = Proxy::start(&node.run_dir());
+    until("it says that it cannot accept", async || {
+        node.agent_says("was not accepted")
+    })
+    .await;
+    node.limit_agents_descriptors(before);
+    until("the proxy gets a snapshot", async || {
+        !proxy.snapshots().is_empty()
+    })
+    .await;
+    let store = node.run_dir().join("descriptors.sock");
+    assert!(trefoil_packets::connect(&store).await.is_ok());
+}

@@ -58,6 +58,8 @@ impl Node {
         let kubeconfig = self.folder.path().join("kubeconfig");
         std::fs::write(&kubeconfig, self.api.kubeconfig()).unwrap();
         let path = |name: &str| self.folder.path().join(name);
+        let mut appended = std::fs::OpenOptions::new();
+        let log = appended.create(true).append(true).open(path("log")).unwrap();
         let host = PathBuf::from("/run/netns").join(self.lab.client_name());
         let agent = Command::new(env!("CARGO_BIN_EXE_trefoil-cni"))
             .args(["agent", "--node", "node-1", "--metrics-listen", "127.0.0.1:0"])
@@ -74,14 +76,29 @@ impl Node {
             .arg(path("root-cert.pem"))
             .arg("--host-netns")
             .arg(host)
-            .stderr(if std::env::var_os("SHOW_LOGS").is_some() {
-                Stdio::inherit()
-            } else {
-                Stdio::null()
-            })
+            .stderr(Stdio::from(log))
             .spawn()
             .unwrap();
         self.agent = Some(agent);
+    }
+
+    /// Whether an agent of this node ever said this.
+    pub fn agent_says(&self, words: &str) -> bool {
+        let log = std::fs::read_to_string(self.folder.path().join("log"));
+        log.is_ok_and(|log| log.contains(words))
+    }
+
+    /// Sets how many descriptors the running agent may have; returns how many it could before.
+    pub fn limit_agents_descriptors(&self, current: u64) -> u64 {
+        use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+
+        let agent = self.agent.as_ref().unwrap();
+        let limit = Rlimit {
+            current: Some(current),
+            maximum: getrlimit(Resource::Nofile).maximum,
+        };
+        let former = prlimit(Pid::from_raw(agent.id().cast_signed()), Resource::Nofile, limit);
+        former.unwrap().current.unwrap_or(1024)
     }
 
     /// SIGKILL.
@@ -183,6 +200,10 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         self.kill_agent();
+        if std::env::var_os("SHOW_LOGS").is_some() {
+            let log = std::fs::read_to_string(self.folder.path().join("log"));
+            eprintln!("{}", log.unwrap_or_default());
+        }
     }
 }
 
