@@ -243,3 +243,19 @@ async fn an_agent_that_ran_out_of_descriptors_accepts_again() {
     let store = node.run_dir().join("descriptors.sock");
     assert!(trefoil_packets::connect(&store).await.is_ok());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_runs_is_not_sent_to_a_sidecar_that_does_not_listen() {
+    let node = Node::new("none").await;
+    node.api.put_pod(node.pod("shop", true));
+    node.add_in_time("shop").await;
+    assert_eq!(node.plane().await, Plane::None);
+    node.api.put_namespace("shop", &json!({MODE: "sidecar"}));
+    until("it says why it waits", async || {
+        node.agent_says("nothing listens on [15101, 15106, 15108]")
+    })
+    .await;
+    assert_eq!(node.plane().await, Plane::None);
+    let _sidecar = [15101, 15106, 15108].map(|port| listen(&node.lab.pod, port));
+    node.redirected(Plane::Sidecar).await;
+}

@@ -64,10 +64,14 @@ pub(crate) async fn keep(
 ) {
     let mut pause = FIRST_PAUSE;
     let mut uid = String::new();
+    let mut begun = None;
     loop {
-        let Some(desired) = target.borrow_and_update().clone() else {
+        let Some(mut desired) = target.borrow_and_update().clone() else {
             break;
         };
+        // Once a network was brought to its plane, the pod's containers start: from then on its sidecar is to
+        // listen before anything is sent to it.
+        desired.fresh &= begun.as_ref() != Some(&container_id(&desired));
         uid.clone_from(&desired.uid);
         let brought = {
             let _place = shared.parallel.acquire().await;
@@ -81,6 +85,7 @@ pub(crate) async fn keep(
             Ok(plane) => {
                 now.plane = Some(plane);
                 now.settled = true;
+                begun = Some(now.container_id.clone());
                 now.remark = desired.wish.ok().and_then(|wish| wish.remark);
                 pause = FIRST_PAUSE;
                 REVIEW
