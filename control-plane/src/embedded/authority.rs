@@ -124,6 +124,10 @@ impl Authority {
         params
             .distinguished_name
             .push(DnType::CommonName, "trefoil-embedded-api");
+        // With its issuer's very name OpenSSL takes it for self-signed, and curl and Python refuse it.
+        params
+            .distinguished_name
+            .push(DnType::OrganizationalUnitName, "server");
         params
             .subject_alt_names
             .extend(addresses.iter().copied().map(SanType::IpAddress));
