@@ -1,6 +1,8 @@
-//! Admission: pods that are to have a sidecar get one, and objects that cannot be understood are refused.
+//! Admission: pods that are to have a sidecar get one; pods that would pass by the mesh, and objects that
+//! cannot be understood, are refused.
 
 pub mod inject;
+mod reserved;
 
 use std::io;
 use std::sync::Arc;
@@ -139,14 +141,15 @@ impl Webhook {
             has_sidecar: inject::has_sidecar(&pod),
         };
         let wanted = wants_sidecar(&facts, mesh.config.pod_overrides).map_err(|error| error.to_string())?;
-        if !wanted || facts.has_sidecar {
-            return Ok(None);
-        }
         let config = inject::Config {
             image: &self.sidecar_image,
             trust_domain: &mesh.trust_domain,
             namespace,
         };
+        reserved::check(&pod, &config)?;
+        if !wanted || facts.has_sidecar {
+            return Ok(None);
+        }
         Ok(Some(inject::inject(&pod, &config)))
     }
 }

@@ -104,6 +104,27 @@ async fn pods_of_sidecar_namespaces_get_one_and_others_do_not() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pods_that_would_pass_by_the_mesh_are_refused() {
+    let mesh = Mesh::start().await;
+    mesh.namespace("shop", json!({"trefoil.dev/dataplane-mode": "ambient"}))
+        .await;
+    let mut user = pod("shop", json!({}));
+    user["object"]["spec"]["securityContext"] = json!({"runAsUser": 15008});
+    let mut sidecar = pod("shop", json!({}));
+    sidecar["object"]["spec"]["containers"][0]["name"] = "trefoil-sidecar".into();
+    for (request, field) in [
+        (user, "spec.securityContext.runAsUser"),
+        (sidecar, "spec.containers[0]"),
+    ] {
+        let response = review(&mesh, "/inject", request).await;
+        assert_eq!(response["allowed"], false);
+        let message = response["status"]["message"].as_str().unwrap();
+        assert!(message.starts_with(field), "{message}");
+    }
+    mesh.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_understood_is_refused_with_its_field() {
     let mesh = Mesh::start().await;
     let policy = |spec: Value| {

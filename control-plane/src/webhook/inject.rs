@@ -69,7 +69,8 @@ fn add(path: &[&str], value: Value) -> PatchOperation {
     })
 }
 
-fn container(config: &Config<'_>) -> Value {
+/// The sidecar.
+pub(super) fn container(config: &Config<'_>) -> Value {
     let field =
         |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
     let probe = |threshold: u32, period: u32| {
