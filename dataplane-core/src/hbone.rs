@@ -6,22 +6,21 @@ mod pool;
 mod request;
 mod server;
 mod tunnel;
+mod window;
 
 use std::time::Duration;
 
-pub use pool::{Place, Pool, PoolConfig};
+pub use pool::{Connected, Place, Pool, PoolConfig};
 pub use request::{Asked, BadRequest, Destination, Opening, baggage};
 pub use server::{Incoming, serve};
 pub use tunnel::OpenError;
+pub use window::{Window, Windows};
 
-/// What one stream may have in flight towards a reader that has not read it.
-const STREAM_WINDOW: u32 = 1024 * 1024;
-/// What all streams of a tunnel may: as much as 32 stalled ones, so that few stalled streams hold up none.
-const CONNECTION_WINDOW: u32 = 32 * STREAM_WINDOW;
 /// The largest frame taken. Larger ones would keep other streams waiting and be held whole.
 const FRAME: u32 = 64 * 1024;
-/// What a stream may have queued towards a tunnel that does not take it.
-const SEND_BUFFER: usize = 256 * 1024;
+/// What TLS may hold towards a socket that does not take it: a frame with its head and what else is behind it. The
+/// library's default is exactly a frame without: its last nine bytes became a record and a packet of their own.
+pub(crate) const TLS_BUFFER: usize = 2 * FRAME as usize;
 /// What keeping small frames may cost beyond their bytes, until their streams take them: about a quarter of
 /// a million. A tunnel that holds more is ended by the library.
 const SMALL_FRAMES: usize = 64 * 1024 * 1024;

@@ -61,6 +61,9 @@ pub struct ProxyConfig {
     pub handshakes: usize,
     /// Tunnels that may lead to one pod at a time.
     pub tunnels: usize,
+    /// Bytes that the tunnels from and to one pod may be sent before they are taken. Tunnels beyond get very
+    /// little, but something.
+    pub bytes: usize,
 }
 
 impl ProxyConfig {
@@ -76,6 +79,7 @@ impl ProxyConfig {
             strangers: 512,
             handshakes: 32,
             tunnels: 4_096,
+            bytes: 64 * 1024 * 1024,
         }
     }
 }

@@ -18,8 +18,8 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 use trefoil_api::Identity;
 
-use super::Opening;
 use super::tunnel::{OpenError, Remedy, drive, handshake, open};
+use super::{Opening, Window};
 use crate::forward::TunnelStream;
 
 /// Streams in a tunnel from which another tunnel is preferred: one tunnel is one core's work.
@@ -62,6 +62,17 @@ pub struct Place<'a> {
     pub config: PoolConfig,
 }
 
+/// What a tunnel is made of.
+#[derive(Debug)]
+pub struct Connected {
+    /// A connection to the plane.
+    pub stream: TcpStream,
+    /// Who this end is, and who the other must be.
+    pub tls: Arc<ClientConfig>,
+    /// What the other end may send before it is taken.
+    pub window: Window,
+}
+
 /// The tunnels of one workload.
 #[derive(Debug, Default)]
 pub struct Pool {
@@ -97,7 +108,7 @@ impl Pool {
     ) -> Result<TunnelStream, OpenError>
     where
         C: Fn() -> F,
-        F: Future<Output = Result<(TcpStream, Arc<ClientConfig>), OpenError>> + Send + 'static,
+        F: Future<Output = Result<Connected, OpenError>> + Send + 'static,
     {
         let (address, mut attempt) = (place.address, 1);
         loop {
@@ -130,7 +141,7 @@ impl Pool {
     fn lease<C, F>(&self, place: &Place<'_>, connect: &C) -> Lease
     where
         C: Fn() -> F,
-        F: Future<Output = Result<(TcpStream, Arc<ClientConfig>), OpenError>> + Send + 'static,
+        F: Future<Output = Result<Connected, OpenError>> + Send + 'static,
     {
         let mut tunnels = lock(&self.tunnels);
         let there = tunnels.entry(place.address).or_default();
@@ -157,7 +168,7 @@ impl Pool {
     /// Starts a tunnel and the task that has it for its life.
     fn start<F>(&self, place: &Place<'_>, connect: F) -> Arc<Tunnel>
     where
-        F: Future<Output = Result<(TcpStream, Arc<ClientConfig>), OpenError>> + Send + 'static,
+        F: Future<Output = Result<Connected, OpenError>> + Send + 'static,
     {
         let (tell, told) = oneshot::channel();
         let ended = |_| Err(OpenError::TimedOut("before it was given up"));
@@ -176,13 +187,14 @@ impl Pool {
                 }
             };
             let result = async {
-                let (stream, tls) = connect.await?;
-                handshake(stream, tls).await
+                let Connected { stream, tls, window } = connect.await?;
+                let (send, connection) = handshake(stream, tls, &window).await?;
+                Ok((send, connection, window))
             };
-            let connection = match result.await {
-                Ok((send, connection)) => {
+            let (connection, _window) = match result.await {
+                Ok((send, connection, window)) => {
                     let _ = tell.send(Ok(send));
-                    connection
+                    (connection, window)
                 }
                 Err(error) => {
                     remove();

@@ -11,8 +11,7 @@ use tokio::time::timeout;
 
 use super::keepalive::until_silent;
 use super::{
-    Asked, BadRequest, CONNECTION_WINDOW, FRAME, HANDSHAKE_TIMEOUT, SEND_BUFFER, SERVER_HEADERS,
-    SERVER_STREAMS, SMALL_FRAMES, STREAM_WINDOW,
+    Asked, BadRequest, FRAME, HANDSHAKE_TIMEOUT, SERVER_HEADERS, SERVER_STREAMS, SMALL_FRAMES, Window,
 };
 use crate::forward::TunnelStream;
 
@@ -59,6 +58,7 @@ impl Incoming {
 /// does, that is no longer asked but so: requests of those who did not listen are not taken.
 pub async fn serve<T>(
     transport: T,
+    window: &Window,
     mut take: impl FnMut(Incoming),
     leave: impl Future<Output = ()>,
     closed: impl Future<Output = ()>,
@@ -67,12 +67,12 @@ where
     T: AsyncRead + AsyncWrite + Unpin,
 {
     let handshake = h2::server::Builder::new()
-        .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_window_size(window.stream())
+        .initial_connection_window_size(window.connection())
         .max_frame_size(FRAME)
         .max_header_list_size(SERVER_HEADERS)
         .max_concurrent_streams(SERVER_STREAMS)
-        .max_send_buffer_size(SEND_BUFFER)
+        .max_send_buffer_size(window.queue())
         // As many streams as there may be may be reset at once: by applications, which is no attack.
         .data_frame_budget(SMALL_FRAMES)
         .max_concurrent_reset_streams(SERVER_STREAMS as usize)

@@ -16,10 +16,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::keepalive::until_silent;
-use super::{
-    CONNECTION_WINDOW, FRAME, HANDSHAKE_TIMEOUT, SEND_BUFFER, SERVER_HEADERS, SERVER_STREAMS, SMALL_FRAMES,
-    STREAM_WINDOW,
-};
+use super::{FRAME, HANDSHAKE_TIMEOUT, SERVER_HEADERS, SERVER_STREAMS, SMALL_FRAMES, Window};
 use crate::certificates::CertificateError;
 use crate::forward::TunnelStream;
 use crate::sockets::ConnectError;
@@ -97,27 +94,30 @@ pub(super) type Tls = tokio_rustls::client::TlsStream<TcpStream>;
 pub(super) async fn handshake(
     stream: TcpStream,
     config: Arc<ClientConfig>,
+    window: &Window,
 ) -> Result<(SendRequest<Bytes>, Connection<Tls>), OpenError> {
     // The name is of no meaning: the other end is recognised by its identity, and no name is sent.
     let name = ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into());
-    let tls = TlsConnector::from(config).connect(name, stream);
+    let tls = TlsConnector::from(config).connect_with(name, stream, |session| {
+        session.set_buffer_limit(Some(TLS_BUFFER));
+    });
     let set_up = async {
         let tls = tls.await.map_err(|error| OpenError::Tls(Arc::new(error)))?;
-        Ok(builder().handshake(tls).await?)
+        Ok(builder(window).handshake(tls).await?)
     };
     timeout(HANDSHAKE_TIMEOUT, set_up)
         .await
         .unwrap_or(Err(OpenError::TimedOut("the handshake")))
 }
 
-fn builder() -> h2::client::Builder {
+fn builder(window: &Window) -> h2::client::Builder {
     let mut builder = h2::client::Builder::new();
     builder
-        .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_window_size(window.stream())
+        .initial_connection_window_size(window.connection())
         .max_frame_size(FRAME)
         .max_header_list_size(SERVER_HEADERS / 4)
-        .max_send_buffer_size(SEND_BUFFER)
+        .max_send_buffer_size(window.queue())
         .data_frame_budget(SMALL_FRAMES)
         .max_concurrent_reset_streams(SERVER_STREAMS as usize)
         .enable_push(false);

@@ -14,7 +14,7 @@ use super::failure::Failure;
 use super::inbound::{Arrival, Reached, close, fail, reach};
 use super::pod::Served;
 use crate::forward::{Side, forward};
-use crate::hbone::{Opening, Place, baggage};
+use crate::hbone::{Connected, Opening, Place, baggage};
 use crate::identify::Peer;
 use crate::resolve::{Target, resolve};
 use crate::sockets;
@@ -196,9 +196,11 @@ async fn tunnel(
     let connect = || {
         let (certificates, dialer) = (proxy.certificates.clone(), pod.dialer.clone());
         let (identity, expected) = (pod.identity.clone(), expected.clone());
+        let window = pod.window(proxy);
         async move {
-            let config = certificates.client_config(&identity, &expected).await?;
-            Ok((sockets::connect(&*dialer, plane, None).await?, config))
+            let tls = certificates.client_config(&identity, &expected).await?;
+            let stream = sockets::connect(&*dialer, plane, None).await?;
+            Ok(Connected { stream, tls, window })
         }
     };
     let place = Place {

@@ -12,7 +12,7 @@ use super::accept::{Capture, accept};
 use super::failure::Failure;
 use super::{Proxy, ProxyConfig};
 use crate::Drain;
-use crate::hbone::Pool;
+use crate::hbone::{Pool, Window, Windows};
 use crate::sockets::{self, Dialer};
 use crate::state::Workload;
 
@@ -61,6 +61,8 @@ pub(super) struct Budget {
     /// Tunnels to it whose clients are not identified.
     pub(super) strangers: Arc<Semaphore>,
     pub(super) handshakes: Semaphore,
+    /// Bytes that tunnels may have in flight.
+    windows: Windows,
     pub(super) tunnels: Arc<Semaphore>,
 }
 
@@ -71,6 +73,7 @@ impl Budget {
             inbound: Arc::new(Semaphore::new(config.connections)),
             strangers: Arc::new(Semaphore::new(config.strangers)),
             handshakes: Semaphore::new(config.handshakes),
+            windows: Windows::new(config.bytes),
             tunnels: Arc::new(Semaphore::new(config.tunnels)),
         }
     }
@@ -118,6 +121,15 @@ impl Served {
     /// Leave to keep one more tunnel, whose client is identified.
     pub(super) fn tunnel(&self, proxy: &Proxy) -> Result<OwnedSemaphorePermit, Failure> {
         self.place(proxy, &self.budget.tunnels, "tunnels")
+    }
+
+    /// What a tunnel that is made now, from or to this pod, may be sent before it is taken.
+    pub(super) fn window(&self, proxy: &Proxy) -> Window {
+        let window = self.budget.windows.part();
+        if window.is_least() {
+            proxy.metrics.exhausted(&self.workload_uid, "bytes");
+        }
+        window
     }
 
     fn place(

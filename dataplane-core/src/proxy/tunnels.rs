@@ -49,6 +49,7 @@ pub(super) async fn serve(
         }
     };
     drop(stranger);
+    let window = pod.window(&proxy);
     let take = |incoming: Incoming| {
         let (proxy, serving, peer) = (proxy.clone(), pod.clone(), peer.clone());
         pod.drain.spawn(stream(proxy, serving, incoming, peer, source));
@@ -60,7 +61,7 @@ pub(super) async fn serve(
             () = sleep(term.leave) => {}
         }
     };
-    if let Err(error) = hbone::serve(tls, take, leave, sleep(term.closed)).await {
+    if let Err(error) = hbone::serve(tls, &window, take, leave, sleep(term.closed)).await {
         // The streams that it breaks have records of their own.
         tracing::debug!(pod = pod.uid, %source, %error, "a tunnel broke");
     }
@@ -113,7 +114,9 @@ async fn identify(
         let config = proxy.certificates.server_config(&pod.identity).await?;
         let turn = pod.budget.handshakes.acquire().await;
         let tls = TlsAcceptor::from(config)
-            .accept(client)
+            .accept_with(client, |session| {
+                session.set_buffer_limit(Some(hbone::TLS_BUFFER))
+            })
             .await
             .map_err(Failure::Tls)?;
         drop(turn);

@@ -4,7 +4,9 @@ use std::hash::{DefaultHasher, Hasher};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::mesh::{Mesh, echoed, until_reset};
+use trefoil_dataplane_core::proxy::ProxyConfig;
+
+use crate::mesh::{Mesh, config, echoed, until_reset};
 
 #[tokio::test]
 async fn what_is_sent_comes_back() {
@@ -182,6 +184,28 @@ async fn a_reader_that_stalls_bounds_what_is_held_for_it() {
     }
     let mut other = mesh.client.dial(echo).await;
     echoed(&mut other, "not held up").await;
+}
+
+/// A pod that has used up its bytes is slower, not broken; and what it holds is a small part of what it was.
+#[tokio::test]
+async fn a_pod_without_bytes_left_holds_little_and_carries_all() {
+    let none = ProxyConfig { bytes: 0, ..config() };
+    let mesh = Mesh::with(none, false).await;
+    let application = mesh.server.echo().await;
+    let (mut reader, mut writer) = mesh.client.dial(application).await.into_split();
+    let much = pattern(0, 4 * 1024 * 1024);
+    let sending = async {
+        writer.write_all(&much).await.unwrap();
+        writer.shutdown().await.unwrap();
+    };
+    let mut back = Vec::new();
+    let (_, read) = tokio::join!(sending, reader.read_to_end(&mut back));
+    read.unwrap();
+    assert!(back == much);
+    for pod in ["web", "cart"] {
+        let counted = format!("workload=\"Kubernetes//Pod/shop/{pod}\",budget=\"bytes\"");
+        assert!(mesh.metrics().contains(&counted), "{}", mesh.metrics());
+    }
 }
 
 /// Writes until nothing is taken for a while.
