@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::keepalive::until_silent;
-use super::{FRAME, HANDSHAKE_TIMEOUT, SERVER_HEADERS, SERVER_STREAMS, SMALL_FRAMES, Window};
+use super::{FRAME, HANDSHAKE_TIMEOUT, SERVER_HEADERS, SERVER_STREAMS, SMALL_FRAMES, TLS_BUFFER, Window};
 use crate::certificates::CertificateError;
 use crate::forward::TunnelStream;
 use crate::sockets::ConnectError;
