@@ -74,13 +74,17 @@ pub(crate) struct Run {
     /// The admin interface.
     #[arg(long, env = "TREFOIL_ADMIN_SOCKET", default_value = ADMIN_SOCKET)]
     pub(crate) admin_socket: PathBuf,
+    /// Where the last configuration that was good is remembered, to serve with while the control plane is
+    /// away. Without it nothing outlives the process.
+    #[arg(long, env = "TREFOIL_STATE_DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
     /// Seconds that connections have to end by themselves once we are told to.
     #[arg(long, env = "TREFOIL_DRAIN_DEADLINE", default_value_t = 30)]
     pub(crate) drain_deadline: u64,
     /// Seconds that a certificate is asked for.
     #[arg(long, env = "TREFOIL_CERTIFICATE_LIFETIME", default_value_t = 86_400)]
     pub(crate) certificate_lifetime: u32,
-    /// Refuse connections to what the mesh does not know, instead of passing them through.
+    /// Refuse connections to what the mesh does not know, whatever the mesh's settings say.
     #[arg(long, env = "TREFOIL_REGISTRY_ONLY")]
     pub(crate) registry_only: bool,
     /// Threads; enough for one workload by default.

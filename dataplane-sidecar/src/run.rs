@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use prometheus_client::registry::Registry;
@@ -14,12 +15,18 @@ use trefoil_dataplane_core::certificates::{Authority, AuthorityScope, Certificat
 use trefoil_dataplane_core::discovery::{ControlPlane, Discovery, Held, Node, Status};
 use trefoil_dataplane_core::drain::{Drained, Signals};
 use trefoil_dataplane_core::proxy::{Pod, Proxy, ProxyConfig, ProxyParts};
+use trefoil_dataplane_core::remember::Remember;
 use trefoil_dataplane_core::sockets::{OwnNamespace, listen, listener};
 use trefoil_dataplane_core::telemetry::{Layer, Metrics};
 use trefoil_dataplane_core::{Drain, Readiness, Store, metrics_server};
 
 use crate::options::Run;
 use crate::placement;
+
+/// The last-known-good configuration, in the folder of state.
+const REMEMBERED: &str = "last-known-good";
+/// How often it is written at most.
+const REMEMBER: Duration = Duration::from_secs(1);
 
 /// Everything that lives as long as the process.
 struct Sidecar {
@@ -77,7 +84,18 @@ impl Sidecar {
         certificates.register(registry.sub_registry_with_prefix("trefoil"));
         let store = Store::new();
         store.set_registry_only(options.registry_only);
-        let discovery = Discovery::new(control_plane, node(options), store.clone(), Held::new());
+        let remember = options
+            .state_dir
+            .as_ref()
+            .map(|folder| Remember::new(folder.join(REMEMBERED), REMEMBER));
+        let held = remember.as_ref().map_or_else(Held::new, Remember::recall);
+        if !held.is_empty() {
+            tracing::info!(resources = held.len(), "serving what was last known");
+        }
+        let discovery = Discovery::new(control_plane, node(options), store.clone(), held);
+        if let Some(remember) = remember {
+            tokio::spawn(remember.run(discovery.held()));
+        }
         discovery.register(registry.sub_registry_with_prefix("istio"));
         let drain = Drain::new();
         let proxy = Proxy::new(ProxyParts {
@@ -169,7 +187,8 @@ impl Sidecar {
             Ok(pod) => self.proxy.add_pod(pod),
             Err(error) => {
                 tracing::error!(error = format!("{error:#}"), "cannot take the workload's traffic");
-                return;
+                // Never ready: what is awaited stays awaited.
+                return std::future::pending().await;
             }
         }
         drop(listeners);

@@ -2,10 +2,21 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
+use prost::Message;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use tokio::sync::watch;
+use trefoil_api::names::MESH_SETTINGS;
+use trefoil_api::proto::envoy::service::discovery::v3::{DeltaDiscoveryResponse, Resource};
+use trefoil_api::proto::istio::security::{Action, Authorization, Scope};
+use trefoil_api::proto::istio::workload::{Address, Workload, address};
+use trefoil_api::proto::trefoil::v1::{MeshSettings, Outbound};
+use trefoil_api::proto::type_url;
 use trefoil_dataplane_core::admin::ask;
+use trefoil_dataplane_core::discovery::Held;
+use trefoil_dataplane_core::remember::Remember;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_trefoil-sidecar");
 
@@ -18,7 +29,14 @@ struct Running {
 impl Running {
     /// A sidecar whose control plane nobody answers for.
     async fn new() -> Self {
+        Self::remembering(&Held::new()).await
+    }
+
+    /// One of which a predecessor remembered this.
+    async fn remembering(held: &Held) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
+        let state = folder.path().join("state");
+        remember(&state, held).await;
         let socket = folder.path().join("admin.sock");
         let process = Command::new(BINARY)
             .args(["run", "--pod", "web", "--namespace", "shop", "--pod-uid", "u1"])
@@ -32,6 +50,7 @@ impl Running {
             .args([Path::new("--token"), &folder.path().join("token")])
             .args([Path::new("--root-cert"), &folder.path().join("root.pem")])
             .args([Path::new("--admin-socket"), &socket])
+            .args([Path::new("--state-dir"), &state])
             .args(["--log-level", "error"])
             .stderr(Stdio::null())
             .spawn()
@@ -65,6 +84,86 @@ impl Running {
             .expect("joined")
             .expect("a child")
     }
+}
+
+/// Writes what a sidecar writes, if there is anything.
+async fn remember(folder: &Path, held: &Held) {
+    if held.is_empty() {
+        return;
+    }
+    let (sender, receiver) = watch::channel(Held::new());
+    sender.send_replace(held.clone());
+    drop(sender);
+    Remember::new(folder.join("last-known-good"), Duration::ZERO)
+        .run(receiver)
+        .await;
+}
+
+/// One resource in a response.
+fn response<M: Message>(url: &str, name: &str, message: &M) -> DeltaDiscoveryResponse {
+    let value = message.encode_to_vec();
+    let type_url = url.to_owned();
+    DeltaDiscoveryResponse {
+        type_url: url.into(),
+        resources: vec![Resource {
+            name: name.into(),
+            version: "1".into(),
+            resource: Some(prost_types::Any { type_url, value }),
+            ..Resource::default()
+        }],
+        ..DeltaDiscoveryResponse::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn serves_with_what_it_remembers_and_awaits_its_certificate() {
+    let policy = Authorization {
+        name: "nobody".into(),
+        namespace: "shop".into(),
+        scope: Scope::Namespace.into(),
+        action: Action::Allow.into(),
+        ..Authorization::default()
+    };
+    let workload = Workload {
+        uid: "Kubernetes//Pod/shop/web".into(),
+        name: "web".into(),
+        namespace: "shop".into(),
+        addresses: vec![vec![10, 0, 0, 1].into()],
+        ..Workload::default()
+    };
+    let uid = workload.uid.clone();
+    let address = Address {
+        r#type: Some(address::Type::Workload(workload)),
+    };
+    let settings = MeshSettings {
+        outbound: Outbound::RegistryOnly.into(),
+        connection_max_age: 60,
+        trust_domain: "cluster.local".into(),
+    };
+    let mut held = Held::new();
+    for one in [
+        response(type_url::AUTHORIZATION, "shop/nobody", &policy),
+        response(type_url::MESH_SETTINGS, MESH_SETTINGS, &settings),
+        response(type_url::ADDRESS, &uid, &address),
+    ] {
+        held.apply(one, &[]);
+    }
+    let running = Running::remembering(&held).await;
+    let shown = |text: &str, what: &str| assert!(text.contains(what), "{text}");
+    shown(&running.get("/policies").await.1, "shop/nobody");
+    shown(&running.get("/workloads").await.1, &uid);
+    shown(&running.get("/settings").await.1, r#""registryOnly":true"#);
+    let awaited = loop {
+        let (status, awaited) = running.get("/healthz/ready").await;
+        assert_eq!(status, 503, "it has no certificate");
+        if awaited.contains("certificate") && !awaited.contains("policies and workloads") {
+            break awaited;
+        }
+        tokio::task::yield_now().await;
+    };
+    shown(&awaited, "a certificate from the control plane");
+    running.signal(Signal::TERM);
+    assert!(running.end().await.success());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -16,6 +16,9 @@ const ROOT_FOLDER: &str = "/var/run/secrets/trefoil-ca";
 /// The admin socket's folder.
 const RUN_FOLDER: &str = "/run/trefoil";
 
+/// Where the last configuration that was good is remembered: it outlives the container, not the pod.
+const STATE_FOLDER: &str = "/var/lib/trefoil";
+
 /// What a sidecar is made by.
 #[derive(Clone, Copy, Debug)]
 pub struct Config<'a> {
@@ -96,6 +99,7 @@ pub(super) fn container(config: &Config<'_>) -> Value {
             format!("--token={TOKEN_FOLDER}/token"),
             format!("--root-cert={ROOT_FOLDER}/{ROOT_KEY}"),
             format!("--admin-socket={RUN_FOLDER}/admin.sock"),
+            format!("--state-dir={STATE_FOLDER}"),
             format!("--trust-domain={}", config.trust_domain),
         ],
         "env": [
@@ -126,11 +130,12 @@ pub(super) fn container(config: &Config<'_>) -> Value {
             {"name": "trefoil-token", "mountPath": TOKEN_FOLDER, "readOnly": true},
             {"name": "trefoil-root", "mountPath": ROOT_FOLDER, "readOnly": true},
             {"name": "trefoil-run", "mountPath": RUN_FOLDER},
+            {"name": "trefoil-state", "mountPath": STATE_FOLDER},
         ],
     })
 }
 
-fn volumes() -> [Value; 3] {
+fn volumes() -> [Value; 4] {
     [
         json!({
             "name": "trefoil-token",
@@ -140,5 +145,6 @@ fn volumes() -> [Value; 3] {
         }),
         json!({"name": "trefoil-root", "configMap": {"name": ROOT_CONFIG_MAP}}),
         json!({"name": "trefoil-run", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}}),
+        json!({"name": "trefoil-state", "emptyDir": {"sizeLimit": "256Mi"}}),
     ]
 }

@@ -38,7 +38,7 @@ fn the_sidecar_comes_first_and_nothing_else_changes() {
         let volumes = after.volumes.expect("volumes");
         let known = before.volumes.unwrap_or_default();
         assert_eq!(volumes[..known.len()], known);
-        assert_eq!(volumes.len(), known.len() + 3);
+        assert_eq!(volumes.len(), known.len() + 4);
     }
 }
 
@@ -64,4 +64,20 @@ fn the_sidecar_is_native_and_has_no_privilege() {
         let get = probe.expect("probe").http_get.expect("httpGet");
         assert_eq!(serde_json::to_value(get.port).expect("port"), json!(15021));
     }
+}
+
+#[test]
+fn what_is_remembered_outlives_the_container() {
+    let pod = injected(&json!({"spec": {"containers": []}}));
+    let spec = pod.spec.expect("spec");
+    let sidecar = &spec.init_containers.expect("init containers")[0];
+    let mounts = sidecar.volume_mounts.as_ref().expect("mounts");
+    let state = mounts.iter().find(|mount| mount.name == "trefoil-state");
+    let state = state.expect("mounted");
+    assert_ne!(state.read_only, Some(true));
+    let flag = format!("--state-dir={}", state.mount_path);
+    assert!(sidecar.args.as_ref().expect("args").contains(&flag));
+    let volumes = spec.volumes.expect("volumes");
+    let volume = volumes.iter().find(|volume| volume.name == "trefoil-state");
+    assert!(volume.expect("a volume").empty_dir.is_some());
 }
