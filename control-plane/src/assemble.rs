@@ -269,6 +269,7 @@ impl Parts {
         let config = listener::tls(self.shown.clone(), &[b"h2", b"http/1.1"])?;
         let connections = listener::accept(listener, config, self.stop.clone());
         let webhook = crate::webhook::Webhook {
+            client: self.client.clone(),
             objects: self.objects.overview(),
             mesh: self.objects.mesh(),
             sidecar_image: options.sidecar_image.clone(),

@@ -3,9 +3,14 @@
 
 pub mod inject;
 mod reserved;
+#[cfg(test)]
+mod tests;
 
+use std::borrow::Cow;
+use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
@@ -14,7 +19,8 @@ use axum::routing::post;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kube::{Api, Client};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
@@ -22,16 +28,21 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use trefoil_api::plane::{PodFacts, wants_sidecar};
 
+use crate::index::facts::Labels;
 use crate::objects::Overview;
 use crate::serve::certificates::Mesh;
 use crate::serve::metrics::Metrics;
 
 /// The largest review.
 const REVIEW_BYTES: usize = 8 << 20;
+/// How long the API is waited for: shorter than it waits for the answer.
+const ASKING: Duration = Duration::from_secs(3);
 
 /// What admission is decided by.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Webhook {
+    /// Asked about namespaces that are not known yet.
+    pub client: Client,
     /// Labels of namespaces.
     pub objects: watch::Receiver<Arc<Overview>>,
     /// The mesh configuration.
@@ -40,6 +51,23 @@ pub struct Webhook {
     pub sidecar_image: String,
     /// Counters.
     pub metrics: Arc<Metrics>,
+}
+
+impl fmt::Debug for Webhook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Webhook").finish_non_exhaustive()
+    }
+}
+
+/// Why an object is not admitted.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    /// It has to be corrected.
+    #[error("{0}")]
+    Invalid(String),
+    /// What it is decided by is not known: its owner tries again.
+    #[error("{0}; try again")]
+    NotNow(String),
 }
 
 /// Serves connections until told to stop.
@@ -67,7 +95,7 @@ pub async fn serve(
 
 async fn inject_review(State(webhook): State<Webhook>, Json(review): Json<Value>) -> Json<Value> {
     let request = &review["request"];
-    let outcome = webhook.inject(request);
+    let outcome = webhook.inject(request).await;
     let mut response = json!({"uid": request["uid"], "allowed": true});
     match outcome {
         Ok(Some(patch)) => {
@@ -78,9 +106,9 @@ async fn inject_review(State(webhook): State<Webhook>, Json(review): Json<Value>
             response["patch"] = base64::engine::general_purpose::STANDARD.encode(patch).into();
         }
         Ok(None) => {}
-        Err(message) => {
+        Err(refusal) => {
             webhook.metrics.denied.inc();
-            response = denied(request, &message);
+            response = denied(request, &refusal);
         }
     }
     answer(response)
@@ -100,16 +128,20 @@ async fn validate_review(State(webhook): State<Webhook>, Json(review): Json<Valu
         Err(errors) => {
             webhook.metrics.denied.inc();
             let faults: Vec<String> = errors.iter().map(ToString::to_string).collect();
-            denied(request, &faults.join("; "))
+            denied(request, &Refusal::Invalid(faults.join("; ")))
         }
     })
 }
 
-fn denied(request: &Value, message: &str) -> Value {
+fn denied(request: &Value, refusal: &Refusal) -> Value {
+    let (reason, code) = match refusal {
+        Refusal::Invalid(_) => ("Invalid", 422),
+        Refusal::NotNow(_) => ("ServiceUnavailable", 503),
+    };
     json!({
         "uid": request["uid"],
         "allowed": false,
-        "status": {"status": "Failure", "reason": "Invalid", "code": 422, "message": message},
+        "status": {"status": "Failure", "reason": reason, "code": code, "message": refusal.to_string()},
     })
 }
 
@@ -123,15 +155,19 @@ fn answer(response: Value) -> Json<Value> {
 
 impl Webhook {
     /// The patch that gives a pod its sidecar, if it is to have one.
-    fn inject(&self, request: &Value) -> Result<Option<json_patch::Patch>, String> {
-        let pod: Pod =
-            serde_json::from_value(request["object"].clone()).map_err(|error| error.to_string())?;
+    async fn inject(&self, request: &Value) -> Result<Option<json_patch::Patch>, Refusal> {
+        let invalid = |error: &dyn fmt::Display| Refusal::Invalid(error.to_string());
+        let pod: Pod = serde_json::from_value(request["object"].clone()).map_err(|error| invalid(&error))?;
         let namespace = request["namespace"].as_str().unwrap_or_default();
         let overview = self.objects.borrow().clone();
+        let labels = match overview.namespace_labels.get(namespace) {
+            Some(labels) => Cow::Borrowed(labels),
+            None => Cow::Owned(self.ask_for_labels(namespace).await?),
+        };
         let mesh = self.mesh.borrow().clone();
         let facts = PodFacts {
             namespace,
-            namespace_labels: overview.namespace_labels.get(namespace),
+            namespace_labels: Some(&labels),
             labels: pod.metadata.labels.as_ref(),
             host_network: pod
                 .spec
@@ -140,16 +176,34 @@ impl Webhook {
                 .unwrap_or(false),
             has_sidecar: inject::has_sidecar(&pod),
         };
-        let wanted = wants_sidecar(&facts, mesh.config.pod_overrides).map_err(|error| error.to_string())?;
+        let wanted = wants_sidecar(&facts, mesh.config.pod_overrides).map_err(|error| invalid(&error))?;
         let config = inject::Config {
             image: &self.sidecar_image,
             trust_domain: &mesh.trust_domain,
             namespace,
         };
-        reserved::check(&pod, &config)?;
+        reserved::check(&pod, &config).map_err(Refusal::Invalid)?;
         if !wanted || facts.has_sidecar {
             return Ok(None);
         }
         Ok(Some(inject::inject(&pod, &config)))
+    }
+
+    /// The labels of a namespace that is not known yet: taken for unlabelled, its first pods would get no
+    /// sidecar for the rest of their lives.
+    async fn ask_for_labels(&self, name: &str) -> Result<Labels, Refusal> {
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        let asked = tokio::time::timeout(ASKING, namespaces.get_opt(name)).await;
+        let not_now = |why: &dyn fmt::Display| {
+            Refusal::NotNow(format!(
+                "whether namespace {name} asks for sidecars is not known: {why}"
+            ))
+        };
+        match asked {
+            Ok(Ok(Some(namespace))) => Ok(namespace.metadata.labels.unwrap_or_default()),
+            Ok(Ok(None)) => Err(not_now(&"it does not exist")),
+            Ok(Err(error)) => Err(not_now(&error)),
+            Err(elapsed) => Err(not_now(&elapsed)),
+        }
     }
 }
