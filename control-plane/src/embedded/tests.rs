@@ -1,4 +1,5 @@
 mod authorize;
+mod columns;
 mod foreign;
 mod lifecycle;
 mod patch;
