@@ -7,7 +7,7 @@ use rcgen::{CertificateParams, DistinguishedName, KeyPair, SanType};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use serve_support::stubs::istio::v1::auth::istio_certificate_service_client::IstioCertificateServiceClient;
-use serve_support::{Mesh, until, with_token, within};
+use serve_support::{Mesh, Replicas, until, with_token, within};
 use tonic::{Code, Status};
 use trefoil_api::proto::istio::v1::auth::IstioCertificateRequest;
 
@@ -249,4 +249,20 @@ async fn an_expired_token_is_refused() {
     assert_eq!(refused.code(), Code::Unauthenticated);
     assert!(refused.message().contains("token not accepted"), "{refused:?}");
     mesh.stop().await;
+}
+
+/// One makes the authority, the other takes it over: with a root each, half the mesh would not trust the other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_that_start_at_once_end_with_one_root() {
+    use k8s_openapi::api::core::v1::Secret;
+    for _ in 0..5 {
+        let replicas = Replicas::start().await;
+        let secrets = kube::Api::<Secret>::namespaced(replicas.client.clone(), "trefoil-system");
+        let kept = secrets.get("trefoil-ca").await.unwrap().data.unwrap();
+        let kept = String::from_utf8(kept["root-cert.pem"].0.clone()).unwrap();
+        for control_plane in &replicas.control_planes {
+            assert_eq!(control_plane.keeper.authority().roots(), kept);
+        }
+        replicas.stop().await;
+    }
 }

@@ -54,6 +54,55 @@ async fn client(kubeconfig: &Value) -> Client {
     Client::try_from(config).unwrap()
 }
 
+async fn embedded_in(folder: &Path) -> Embedded {
+    embedded::start(EmbeddedConfig {
+        store_dir: folder.join("store"),
+        listen: vec!["127.0.0.1:0".parse().unwrap()],
+        kubeconfig_out: None,
+        // Nothing is refused at the door: what comes of it then is what is tested.
+        validate: Arc::new(|_, _, _| Ok::<(), Vec<FieldError>>(())),
+    })
+    .await
+    .unwrap()
+}
+
+/// Two control planes that start at the same time over an empty store.
+pub struct Replicas {
+    pub control_planes: [ControlPlane; 2],
+    pub client: Client,
+    embedded: Embedded,
+    _folder: tempfile::TempDir,
+}
+
+impl Replicas {
+    pub async fn start() -> Self {
+        // Another test of this process may have been first.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let folder = tempfile::tempdir().unwrap();
+        let embedded = embedded_in(folder.path()).await;
+        let start = async |name: &str| {
+            let own = client(embedded.kubeconfig()).await;
+            ControlPlane::start(own, options(&folder.path().join(name)))
+                .await
+                .unwrap()
+        };
+        let (one, other) = within(futures::future::join(start("one"), start("other"))).await;
+        Self {
+            control_planes: [one, other],
+            client: client(embedded.admin_kubeconfig()).await,
+            embedded,
+            _folder: folder,
+        }
+    }
+
+    pub async fn stop(self) {
+        for control_plane in self.control_planes {
+            control_plane.stop(Duration::from_secs(5)).await;
+        }
+        self.embedded.shutdown().await;
+    }
+}
+
 impl Mesh {
     pub async fn start() -> Self {
         // Another test of this process may have been first.
@@ -62,15 +111,7 @@ impl Mesh {
     }
 
     async fn start_in(folder: tempfile::TempDir) -> Self {
-        let embedded = embedded::start(EmbeddedConfig {
-            store_dir: folder.path().join("store"),
-            listen: vec!["127.0.0.1:0".parse().unwrap()],
-            kubeconfig_out: None,
-            // Nothing is refused at the door: what comes of it then is what is tested.
-            validate: Arc::new(|_, _, _| Ok::<(), Vec<FieldError>>(())),
-        })
-        .await
-        .unwrap();
+        let embedded = embedded_in(folder.path()).await;
         let own = client(embedded.kubeconfig()).await;
         let control_plane = ControlPlane::start(own, options(folder.path())).await.unwrap();
         let client = client(embedded.admin_kubeconfig()).await;
