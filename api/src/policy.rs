@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 pub use compile::{InvalidPolicy, compile};
-pub use evaluate::evaluate;
+pub use evaluate::{audit, evaluate};
 
 use crate::Identity;
 

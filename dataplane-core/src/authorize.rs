@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use trefoil_api::policy::{Connection, Reason, Verdict, evaluate};
+use trefoil_api::policy::{Connection, Reason, Verdict, audit, evaluate};
 
 use crate::Store;
 use crate::identify::Peer;
@@ -16,6 +16,7 @@ mod tests;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Authorized {
     reason: Reason,
+    audit: Vec<String>,
     destination: SocketAddr,
 }
 
@@ -24,6 +25,12 @@ impl Authorized {
     #[must_use]
     pub fn reason(&self) -> &Reason {
         &self.reason
+    }
+
+    /// Dry-run policies that would have denied it.
+    #[must_use]
+    pub fn audit(&self) -> &[String] {
+        &self.audit
     }
 
     /// What the proof is for.
@@ -77,8 +84,13 @@ pub fn authorize(
         destination: destination.ip().to_canonical(),
         port: destination.port(),
     };
-    match evaluate(guarding.policies.iter().map(AsRef::as_ref), &connection) {
-        Verdict::Allow(reason) => Ok(Authorized { reason, destination }),
+    let policies = || guarding.policies.iter().map(AsRef::as_ref);
+    match evaluate(policies(), &connection) {
+        Verdict::Allow(reason) => Ok(Authorized {
+            reason,
+            audit: audit(policies(), &connection),
+            destination,
+        }),
         Verdict::Deny(reason) => Err(Denied::Policy(reason)),
     }
 }

@@ -227,6 +227,8 @@ impl Proxy {
             ticks.tick().await;
             let known = self.store.snapshot();
             self.metrics.sweep(|uid| known.workload(uid).is_some());
+            let policies = known.policies();
+            self.metrics.sweep_policies(|policy| policies.contains(policy));
         }
     }
 }

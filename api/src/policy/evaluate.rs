@@ -32,6 +32,26 @@ pub fn evaluate<'p>(policies: impl IntoIterator<Item = &'p Policy>, connection: 
     }
 }
 
+/// Names of the dry-run policies of which each would have denied what the others allow, were it in force. They
+/// have no say: this is only to be reported.
+pub fn audit<'p>(policies: impl IntoIterator<Item = &'p Policy>, connection: &Connection<'_>) -> Vec<String> {
+    let policies: Vec<&Policy> = policies.into_iter().collect();
+    if !policies.iter().any(|policy| policy.dry_run) {
+        return Vec::new();
+    }
+    let principal = connection.peer.map(crate::Identity::principal);
+    let matches = |policy: &Policy| policy.matches(connection, principal.as_deref());
+    let allow = |policy: &&&Policy| policy.action == Action::Allow && !policy.dry_run;
+    // With one Allow policy in force that matches, another that does not takes nothing away.
+    let allowed = policies.iter().filter(allow).any(|policy| matches(policy));
+    let would_deny = |policy: &&&Policy| match policy.action {
+        Action::Deny => matches(policy),
+        Action::Allow => !allowed && !matches(policy),
+    };
+    let dry = policies.iter().filter(|policy| policy.dry_run);
+    dry.filter(would_deny).map(|policy| policy.name.clone()).collect()
+}
+
 impl Policy {
     /// Whether any rule matches. A policy without rules matches nothing.
     fn matches(&self, connection: &Connection<'_>, principal: Option<&str>) -> bool {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use proptest::prelude::*;
 
-use super::{Connection, Reason, Verdict, compile, evaluate};
+use super::{Connection, Reason, Verdict, audit, compile, evaluate};
 use crate::Identity;
 use crate::proto::istio::security::string_match::MatchType;
 use crate::proto::istio::security::{Action, Address, Authorization, Clause, Match, Rule, StringMatch};
@@ -77,6 +77,37 @@ fn a_deny_policy_wins_over_an_allow_policy() {
         verdict(&[dry, allow], Some(&web()), 80),
         Verdict::Allow(Reason::Matched("shop/allow".into()))
     );
+}
+
+#[test]
+fn the_audit_names_what_would_have_denied() {
+    let everybody = vec![Rule {
+        clauses: vec![Clause::default()],
+    }];
+    let dry = |name: &str, action, rules| {
+        let mut policy = policy(name, action, rules);
+        policy.dry_run = true;
+        compile(&policy).unwrap()
+    };
+    let peer = web();
+    let connection = Connection {
+        peer: Some(&peer),
+        source: "10.0.0.1".parse().unwrap(),
+        destination: "10.0.0.2".parse().unwrap(),
+        port: 80,
+    };
+    let all = [
+        dry("denies", Action::Deny, everybody.clone()),
+        dry("denies-nobody", Action::Deny, vec![]),
+        dry("allows-nobody", Action::Allow, vec![]),
+        dry("allows", Action::Allow, everybody.clone()),
+        compile(&policy("in-force", Action::Deny, vec![])).unwrap(),
+    ];
+    assert_eq!(audit(&all, &connection), ["shop/denies", "shop/allows-nobody"]);
+    let allow = compile(&policy("allow", Action::Allow, everybody)).unwrap();
+    let allowed = [all[0].clone(), all[2].clone(), allow];
+    assert_eq!(audit(&allowed, &connection), ["shop/denies"]);
+    assert!(audit(&all[4..], &connection).is_empty());
 }
 
 #[test]

@@ -112,6 +112,7 @@ async fn try_reach(
         trefoil_api::policy::Reason::Matched(policy) => Some(policy.clone()),
         _ => None,
     };
+    record.audited(authorized.audit());
     tokio::select! {
         biased;
         denied = tracked.cut() => Err(denied.into()),

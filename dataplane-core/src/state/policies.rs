@@ -114,6 +114,12 @@ impl Policies {
         }
     }
 
+    /// Whether there is a policy of that name, in force or refused.
+    #[must_use]
+    pub fn contains(&self, name: &str) -> bool {
+        self.by_name.contains_key(name)
+    }
+
     /// Every policy with its name; none for those that were refused and close what they are for.
     pub fn iter(&self) -> impl Iterator<Item = (&str, Option<&Policy>)> {
         self.by_name.iter().map(|(name, held)| match held {

@@ -44,6 +44,7 @@ macro_rules! line {
             response_flags = outcome.map_or(Flag::None, |outcome| outcome.flag).as_str(),
             layer = outcome.and_then(|outcome| outcome.layer).map(Layer::as_str),
             policy = outcome.and_then(|outcome| outcome.policy.as_ref()).or(record.policy.as_ref()).map(display),
+            audit = record.audit.as_deref(),
             reason = outcome.map(|outcome| outcome.reason.as_str()),
             error = outcome.filter(|outcome| outcome.flag != Flag::None).map(|outcome| outcome.reason.as_str()),
             "connection complete"

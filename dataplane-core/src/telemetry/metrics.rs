@@ -30,6 +30,8 @@ struct Shared {
     open: [AtomicI64; 2],
     stripped_peers: AtomicU64,
     exhausted: Mutex<HashMap<(String, &'static str), u64>>,
+    /// By dry-run policy.
+    audited: Mutex<HashMap<String, u64>>,
 }
 
 /// The counters of one set of labels.
@@ -92,6 +94,19 @@ impl Metrics {
     /// A forwarded identity was claimed by one who may not, and not believed.
     pub fn stripped_peer(&self) {
         self.shared.stripped_peers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A connection was allowed that these dry-run policies would have denied.
+    pub(super) fn audited(&self, policies: &[String]) {
+        let mut audited = lock(&self.shared.audited);
+        for policy in policies {
+            *audited.entry(policy.clone()).or_default() += 1;
+        }
+    }
+
+    /// Drops the counts of policies that are no more.
+    pub fn sweep_policies(&self, known: impl Fn(&str) -> bool) {
+        lock(&self.shared.audited).retain(|policy, _| known(policy));
     }
 
     /// A workload has used up a budget.
@@ -167,6 +182,14 @@ impl Collector for Metrics {
             None,
             MetricType::Counter,
         )?)?;
+        let (name, help) = (
+            "trefoil_policy_audit_denied",
+            "Connections that were allowed, which a policy of action Audit would have denied",
+        );
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (policy, count) in lock(&self.shared.audited).iter() {
+            ConstCounter::new(*count).encode(family.encode_family(&[("policy", policy.as_str())])?)?;
+        }
         let (name, help) = (
             "trefoil_budget_exhausted",
             "Times that a workload had used up a budget",

@@ -44,6 +44,8 @@ pub struct Record {
     pub path: &'static str,
     /// The policy that allowed it.
     pub policy: Option<String>,
+    /// Dry-run policies that would have denied it, separated by commas.
+    pub(super) audit: Option<String>,
     /// Bytes carried.
     pub counters: Arc<Counters>,
     since: Instant,
@@ -67,6 +69,7 @@ impl Record {
             service: None,
             path: "none",
             policy: None,
+            audit: None,
             counters: Arc::default(),
             since: Instant::now(),
             series: None,
@@ -84,6 +87,15 @@ impl Record {
         self.counters = counters.clone();
         self.series = Some(series);
         access::opened(self);
+    }
+
+    /// The connection is allowed, and these dry-run policies would have denied it. Each counts it.
+    pub fn audited(&mut self, policies: &[String]) {
+        if policies.is_empty() {
+            return;
+        }
+        self.metrics.audited(policies);
+        self.audit = Some(policies.join(","));
     }
 
     /// Both ends have ended by themselves.

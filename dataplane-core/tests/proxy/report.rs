@@ -120,6 +120,27 @@ async fn a_refusal_names_layer_policy_and_reason() {
 }
 
 #[tokio::test]
+async fn what_a_dry_run_policy_would_have_denied_is_allowed_and_told() {
+    for mesh in [Mesh::new().await, Mesh::same_node().await] {
+        let lines = &*LINES;
+        let application = mesh.server.echo().await;
+        let mut tried = deny("tried", &mesh.client.identity());
+        tried.dry_run = true;
+        let mut other = deny("other", &mesh.server.identity());
+        other.dry_run = true;
+        mesh.policies(&[tried, other]);
+        let mut client = mesh.client.dial(application).await;
+        echoed(&mut client, "hello").await;
+        drop(client);
+        let line = &lines.of(&mesh, "inbound", 1).await[0];
+        assert_eq!(line["audit"], "shop/tried");
+        assert_eq!(line["response_flags"], "-");
+        let counted = "trefoil_policy_audit_denied_total{policy=\"shop/tried\"} 1";
+        assert!(mesh.metrics().contains(counted), "{}", mesh.metrics());
+    }
+}
+
+#[tokio::test]
 async fn connections_and_bytes_are_counted_at_both_ends() {
     let mesh = Mesh::same_node().await;
     let application = mesh.server.echo().await;
