@@ -6,6 +6,7 @@ mod serve_support;
 use std::collections::{BTreeSet, HashMap};
 
 use futures::StreamExt;
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use prost::Message;
@@ -15,11 +16,14 @@ use serve_support::{Discovery, Mesh, create, subscribe, until, with_token, withi
 use tokio::sync::mpsc;
 use tonic::Code;
 use trefoil_api::crd::AuthorizationPolicy;
+use trefoil_api::names::MESH_SETTINGS as MESH_SETTINGS_NAME;
 use trefoil_api::proto::envoy::service::discovery::v3::DeltaDiscoveryResponse;
 use trefoil_api::proto::istio::workload::{Address, TunnelProtocol, address};
 use trefoil_api::proto::trefoil::v1::agent_notice::Notice;
-use trefoil_api::proto::trefoil::v1::{AgentReport, Plane, PodPlacement, WithdrawalAcknowledged};
-use trefoil_api::proto::type_url::{ADDRESS, AUTHORIZATION};
+use trefoil_api::proto::trefoil::v1::{
+    AgentReport, MeshSettings, Outbound, Plane, PodPlacement, WithdrawalAcknowledged,
+};
+use trefoil_api::proto::type_url::{ADDRESS, AUTHORIZATION, MESH_SETTINGS};
 
 const WEB: &str = "Kubernetes//Pod/shop/web";
 
@@ -126,6 +130,45 @@ async fn a_client_connects_follows_and_reconnects_without_being_sent_what_it_hol
         removed.extend(response.removed_resources);
     }
     assert_eq!(removed, vec!["shop/vanished"]);
+    mesh.stop().await;
+}
+
+/// The next settings that are sent.
+async fn settings(client: &mut Discovery) -> MeshSettings {
+    let response = client.next_with(MESH_SETTINGS_NAME).await;
+    let any = response.resources[0].resource.clone().unwrap();
+    assert_eq!(any.type_url, MESH_SETTINGS);
+    MeshSettings::decode(any.value.as_slice()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn settings_follow_the_config_map_and_a_malformed_one_changes_nothing() {
+    let (mesh, token) = mesh().await;
+    let mut client = Discovery::connect(&mesh, &token, vec![subscribe(MESH_SETTINGS)])
+        .await
+        .unwrap();
+    assert_eq!(settings(&mut client).await.outbound(), Outbound::AllowAny);
+    let maps: Api<ConfigMap> = Api::namespaced(mesh.client.clone(), "trefoil-system");
+    let text = |yaml: &str| json!({"data": {"mesh.yaml": yaml}});
+    let mut object = text("outbound: RegistryOnly\nconnectionMaxAge: 90s\n");
+    object["metadata"] = json!({"name": "trefoil-mesh", "namespace": "trefoil-system"});
+    create(&maps, object).await;
+    let changed = settings(&mut client).await;
+    assert_eq!(changed.outbound(), Outbound::RegistryOnly);
+    assert_eq!(changed.connection_max_age, 90);
+    // What is malformed is passed over: the next that is sent is the next good one.
+    for yaml in [
+        "outbound: Maybe\n",
+        "outbound: RegistryOnly\nconnectionMaxAge: 2m\n",
+    ] {
+        let patch = Patch::Merge(text(yaml));
+        maps.patch("trefoil-mesh", &PatchParams::default(), &patch)
+            .await
+            .unwrap();
+    }
+    let last = settings(&mut client).await;
+    assert_eq!(last.outbound(), Outbound::RegistryOnly);
+    assert_eq!(last.connection_max_age, 120);
     mesh.stop().await;
 }
 

@@ -2,7 +2,7 @@
 //! without any capability.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -24,10 +24,9 @@ pub(crate) async fn start(daemon: &Daemon, pod: &MadePod) -> anyhow::Result<()> 
         .mesh
         .pod_directory(&pod.namespace, &pod.name)
         .join("sidecar");
-    let token = directory.join("token");
     let file = TokenFile {
         owner: pod.token_owner(),
-        path: token.clone(),
+        path: directory.join("token"),
         user: uid::SIDECAR,
         kind: TokenKind::ControlPlane,
     };
@@ -41,7 +40,7 @@ pub(crate) async fn start(daemon: &Daemon, pod: &MadePod) -> anyhow::Result<()> 
             dies_with_parent: true,
             ..Enter::default()
         },
-        command: command(daemon, pod, &token)?,
+        command: command(daemon, pod, &directory)?,
         log: daemon
             .mesh
             .pod_directory(&pod.namespace, &pod.name)
@@ -55,7 +54,8 @@ pub(crate) async fn start(daemon: &Daemon, pod: &MadePod) -> anyhow::Result<()> 
         .with_context(|| format!("the sidecar is not ready: see {}", log.display()))
 }
 
-fn command(daemon: &Daemon, pod: &MadePod, token: &PathBuf) -> anyhow::Result<Vec<String>> {
+/// The folder is the sidecar's own: what it remembers is there beside its token, as long as the pod.
+fn command(daemon: &Daemon, pod: &MadePod, directory: &Path) -> anyhow::Result<Vec<String>> {
     let mesh = &daemon.mesh;
     let path = |path: &PathBuf| path.display().to_string();
     let mut command = vec![super::binary("trefoil-sidecar")?, "run".into()];
@@ -66,7 +66,8 @@ fn command(daemon: &Daemon, pod: &MadePod, token: &PathBuf) -> anyhow::Result<Ve
         ("--pod-uid", pod.uid.clone()),
         ("--node", pod.node().name()),
         ("--control-plane", control_plane::url()),
-        ("--token", path(token)),
+        ("--token", path(&directory.join("token"))),
+        ("--state-dir", path(&directory.join("state"))),
         ("--root-cert", path(&mesh.root_certificate())),
         (
             "--admin-socket",

@@ -1,9 +1,11 @@
 use proptest::prelude::*;
+use trefoil_api::names::MESH_SETTINGS;
 use trefoil_api::proto::envoy::service::discovery::v3::Resource;
+use trefoil_api::proto::trefoil::v1::{MeshSettings, Outbound};
 use trefoil_api::proto::type_url;
 
 use super::*;
-use crate::state::tests::{of_policies, of_workloads, workload};
+use crate::state::tests::{of_policies, of_workloads, response, workload};
 
 fn held(names: &[&str]) -> Held {
     let mut held = Held::new();
@@ -39,6 +41,28 @@ async fn changes_are_written_and_the_last_one_before_the_end_too() {
     running.await.expect("written");
     assert_eq!(remember.recall(), held(&["cart", "web"]));
     assert!(!folder.path().join("deeper/configuration.new").exists());
+}
+
+#[test]
+fn the_meshs_settings_are_remembered_too() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let remember = Remember::new(folder.path().join("configuration"), Duration::ZERO);
+    let settings = MeshSettings {
+        outbound: Outbound::RegistryOnly.into(),
+        connection_max_age: 60,
+        trust_domain: "cluster.local".into(),
+    };
+    let mut held = held(&["cart"]);
+    held.apply(
+        response(type_url::MESH_SETTINGS, &[(MESH_SETTINGS, settings)], &[]),
+        &[],
+    );
+    write(&remember.path, &held).expect("written");
+    let store = crate::Store::new();
+    for response in remember.recall().responses() {
+        assert_eq!(store.apply(&response), []);
+    }
+    assert!(store.synced() && store.snapshot().registry_only());
 }
 
 proptest! {
