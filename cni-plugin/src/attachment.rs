@@ -25,7 +25,8 @@ pub struct Attachment {
     pub namespace: String,
     /// Name of the pod.
     pub name: String,
-    /// The runtime's id of the sandbox.
+    /// The runtime's id of the sandbox; empty where no runtime told of it and the pod was found by its
+    /// processes.
     pub container_id: String,
     /// Path of the network namespace, as the runtime sees it.
     pub netns: PathBuf,
@@ -47,6 +48,9 @@ pub struct LastKnown {
     pub namespaces: BTreeMap<String, Labels>,
     /// Whether a pod's own label counts.
     pub pod_overrides: bool,
+    /// Uids of the node proxy's pods: they are believed when the API server cannot name them.
+    #[serde(default)]
+    pub node_proxies: BTreeSet<String>,
 }
 
 /// The directory where the agent keeps its state.
@@ -105,6 +109,13 @@ impl StateDirectory {
             found.extend(serde_json::from_slice(&bytes));
         }
         Ok(found)
+    }
+
+    /// The attachment of a pod, if it is remembered.
+    #[must_use]
+    pub fn attachment(&self, uid: &str) -> Option<Attachment> {
+        let bytes = std::fs::read(self.file(uid).ok()?).ok()?;
+        serde_json::from_slice(&bytes).ok()
     }
 
     /// Remembers a pod's attachment.

@@ -2,7 +2,7 @@
 //! namespaces and its workers' sealed keys. Only the authenticated node proxy may use it. It never looks into
 //! what it keeps, and writes nothing to disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -77,6 +77,14 @@ impl DescriptorStore {
         self.len() == 0
     }
 
+    /// Uids of the pods whose namespaces are kept: those that the node proxy serves.
+    #[must_use]
+    pub fn pods(&self) -> BTreeSet<String> {
+        let kept = self.lock();
+        let namespaces = kept.keys().filter(|(kind, _)| *kind == Kind::Namespace as i32);
+        namespaces.map(|(_, uid)| uid.clone()).collect()
+    }
+
     /// Drops what is kept for a pod that ended: its namespace would live on with its descriptors.
     pub fn forget_pod(&self, uid: &str) {
         let listener = Kind::Listener as i32;
@@ -107,7 +115,7 @@ impl DescriptorStore {
         Ok(())
     }
 
-    fn put(&self, names: Vec<Name>, descriptors: Vec<OwnedFd>) -> Result<(), &'static str> {
+    pub(crate) fn put(&self, names: Vec<Name>, descriptors: Vec<OwnedFd>) -> Result<(), &'static str> {
         if names.len() != descriptors.len() {
             return Err("as many names as descriptors are needed");
         }

@@ -2,13 +2,14 @@
 //! connection, ends to all: two proxies overlap during an upgrade. It decides nothing: which pods are in the
 //! feed is the agent's business.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use trefoil_packets::{PacketError, PacketListener};
 
+use crate::descriptors::DescriptorStore;
 use crate::namespace::Namespace;
 
 mod connection;
@@ -89,24 +90,38 @@ struct Inner {
     /// By number: the last is the newest.
     connections: BTreeMap<u64, mpsc::UnboundedSender<Command>>,
     last: u64,
+    /// Pods that a node proxy was told to keep though their networks are not at hand.
+    kept: BTreeSet<String>,
+    /// Pods that were taken out of the feed: they are not to be kept.
+    left: BTreeSet<String>,
+    /// The node's pods, once they were listed.
+    present: Option<BTreeSet<String>>,
 }
 
 /// The pods that node proxies are to serve.
 pub struct Feed {
     inner: Mutex<Inner>,
     open: watch::Sender<bool>,
+    store: Arc<DescriptorStore>,
 }
 
 impl Default for Feed {
     fn default() -> Self {
-        Self {
-            inner: Mutex::default(),
-            open: watch::Sender::new(false),
-        }
+        Self::new(Arc::default())
     }
 }
 
 impl Feed {
+    /// A feed that nobody is answered from yet. What `store` has of a pod shows that a node proxy serves it.
+    #[must_use]
+    pub fn new(store: Arc<DescriptorStore>) -> Self {
+        Self {
+            inner: Mutex::default(),
+            open: watch::Sender::new(false),
+            store,
+        }
+    }
+
     /// Begins to answer connections: before, a snapshot would lack pods, which the node proxy would drop.
     pub fn open(&self) {
         self.open.send_replace(true);
@@ -128,6 +143,8 @@ impl Feed {
     pub fn add(&self, pod: FedPod) {
         let mut inner = self.lock();
         let uid = pod.uid.clone();
+        inner.kept.remove(&uid);
+        inner.left.remove(&uid);
         let newest = inner.connections.last_key_value();
         if let (Some(entry), Some((newest, _))) = (inner.pods.get(&uid), newest) {
             let taken = Delivery::Accepted { connection: *newest };
@@ -178,12 +195,26 @@ impl Feed {
     /// Takes a pod out of the feed: every node proxy is told.
     pub fn remove(&self, uid: &str) {
         let mut inner = self.lock();
-        if inner.pods.remove(uid).is_none() {
+        let fed = inner.pods.remove(uid).is_some();
+        let kept = inner.kept.remove(uid);
+        inner.left.insert(uid.into());
+        if fed || kept {
+            inner.end(uid);
+        }
+    }
+
+    /// The node's pods, as the API server lists them: what was kept and is not among them has ended.
+    pub fn set_present(&self, present: BTreeSet<String>) {
+        let mut inner = self.lock();
+        if inner.present.as_ref() == Some(&present) {
             return;
         }
-        for queue in inner.connections.values() {
-            queue.send(Command::Del(uid.into())).ok();
+        for uid in inner.kept.difference(&present) {
+            inner.end(uid);
         }
+        inner.kept.retain(|uid| present.contains(uid));
+        inner.left.retain(|uid| present.contains(uid));
+        inner.present = Some(present);
     }
 
     /// Uids of the pods in the feed.
@@ -216,6 +247,25 @@ impl Feed {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// Tells every node proxy that a pod is not to be served any more.
+    fn end(&self, uid: &str) {
+        for queue in self.connections.values() {
+            queue.send(Command::Del(uid.into())).ok();
+        }
+    }
+
+    /// Pods that a node proxy serves and that are not in the feed, though nobody says that they are not to be
+    /// served: their networks were not found, as yet.
+    fn to_keep(&self, served: BTreeSet<String>) -> Vec<String> {
+        let listed = |uid: &String| self.present.as_ref().is_none_or(|present| present.contains(uid));
+        let unfed = served.into_iter().filter(|uid| !self.pods.contains_key(uid));
+        unfed
+            .filter(|uid| !self.left.contains(uid) && listed(uid))
+            .collect()
     }
 }
 

@@ -11,8 +11,10 @@ use node::proxy::Proxy;
 use node::{Node, UID, previous_result, until};
 use serde_json::json;
 use trefoil_api::names::probe;
+use trefoil_api::proto::trefoil::descriptors::{List, Request, Response, request};
 use trefoil_api::proto::trefoil::v1::Plane;
-use trefoil_cni::kernel::inspect;
+use trefoil_cni::kernel::{self, inspect};
+use trefoil_cni::redirection;
 use trefoil_cni::runtime::RuntimeError;
 
 const MODE: &str = "trefoil.dev/dataplane-mode";
@@ -100,7 +102,10 @@ async fn a_running_pod_follows_its_namespaces_label() {
     accept(&inbound).unwrap();
     lab::exchange(&mut established, &mut accepted);
     until("the proxy is told last", async || !proxy.serves(UID)).await;
-    assert_eq!(node.control_plane.plane(UID), Some(Plane::Sidecar));
+    until("the control plane knows", async || {
+        node.control_plane.plane(UID) == Some(Plane::Sidecar)
+    })
+    .await;
 
     // And back. The test's duplicate of the listener would be in the way of a new one.
     drop(captured);
@@ -258,4 +263,68 @@ async fn a_pod_that_runs_is_not_sent_to_a_sidecar_that_does_not_listen() {
     assert_eq!(node.plane().await, Plane::None);
     let _sidecar = [15101, 15106, 15108].map(|port| listen(&node.lab.pod, port));
     node.redirected(Plane::Sidecar).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn flushed_rules_come_back() {
+    let node = Node::new("ambient").await;
+    node.api.put_pod(node.pod("shop", false));
+    let _proxy = Proxy::start(&node.run_dir());
+    node.add_in_time("shop").await;
+    // The first times may be news of the pod, such as its annotation; the last is the agent looking by itself.
+    for _ in 0..3 {
+        let removed = kernel::remove(&node.lab.pod, redirection::POD_TABLE).await;
+        assert!(removed.unwrap());
+        node.redirected(Plane::Node).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_api_server_found_pods_and_the_node_proxy_are_known_as_before() {
+    const PROXY: &str = "0f3a9c1e-0000-4000-8000-00000000000f";
+    let mut node = Node::new("ambient").await;
+    node.api.put_namespace("trefoil-system", &json!({}));
+    node.api.put_pod(json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "trefoil-node", "namespace": "trefoil-system", "uid": PROXY},
+        "spec": {
+            "nodeName": "node-1", "serviceAccountName": "trefoil-node", "hostNetwork": true,
+            "containers": [{"name": "proxy"}],
+        },
+        "status": {"phase": "Running"},
+    }));
+    node.show_process(std::process::id(), PROXY);
+    // No CNI call ever told of this pod.
+    node.show_process(1_000_000_000, UID);
+    node.api.put_pod(node.pod("shop", false));
+    let proxy = Proxy::start(&node.run_dir());
+    node.redirected(Plane::Node).await;
+    let state = node.folder.path().join("state");
+    until("both are remembered", async || {
+        let known = std::fs::read_to_string(state.join("namespaces.json")).unwrap_or_default();
+        known.contains(PROXY) && state.join("pods").join(format!("{UID}.json")).exists()
+    })
+    .await;
+
+    node.kill_agent();
+    node.api.stop();
+    drop(proxy);
+    node.start_agent();
+    until("the node proxy may use the store", async || {
+        is_answered_by_the_store(&node).await.unwrap_or(false)
+    })
+    .await;
+    let proxy = Proxy::start(&node.run_dir());
+    until("the proxy gets a snapshot", async || {
+        !proxy.snapshots().is_empty()
+    })
+    .await;
+    assert_eq!(proxy.snapshots()[0], [UID]);
+}
+
+async fn is_answered_by_the_store(node: &Node) -> Result<bool, trefoil_packets::PacketError> {
+    let store = trefoil_packets::connect(&node.run_dir().join("descriptors.sock")).await?;
+    let payload = Some(request::Payload::List(List {}));
+    store.send(&Request { payload }, &[]).await?;
+    Ok(store.receive::<Response>().await?.is_some())
 }

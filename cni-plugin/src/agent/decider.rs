@@ -45,6 +45,7 @@ impl Decider {
     /// Begins with what was known before a restart.
     pub(crate) fn restored(shared: Arc<Shared>) -> std::io::Result<Self> {
         let remembered = shared.state.last_known();
+        let proxies = node_proxies(None, remembered.as_ref());
         let attachments = shared.state.attachments()?;
         Ok(Self {
             world: World::restored(attachments),
@@ -53,7 +54,7 @@ impl Decider {
             remembered,
             listed: false,
             meshed: watch::Sender::new(None),
-            proxies: watch::Sender::new(BTreeSet::new()),
+            proxies: watch::Sender::new(proxies),
         })
     }
 
@@ -240,7 +241,17 @@ impl Decider {
     }
 
     fn publish(&mut self) {
-        let known = self.world.last_known();
+        let listed = self.listed.then_some(&self.world);
+        let proxies = node_proxies(listed, self.remembered.as_ref());
+        let known = self.world.last_known().map(|known| LastKnown {
+            node_proxies: proxies.clone(),
+            ..known
+        });
+        if self.listed {
+            self.shared
+                .feed
+                .set_present(self.world.uids().into_iter().collect());
+        }
         // A list with gaps would take probes from pods that have them.
         if self.listed && known.is_some() {
             let meshed = Some(self.world.meshed_addresses());
@@ -250,7 +261,7 @@ impl Decider {
                 changed
             });
         }
-        self.proxies.send_replace(self.world.node_proxies());
+        self.proxies.send_replace(proxies);
         if known.is_some() && known != self.remembered {
             if let Some(known) = &known
                 && let Err(error) = self.shared.state.remember(known)
@@ -259,6 +270,15 @@ impl Decider {
             }
             self.remembered = known;
         }
+    }
+}
+
+/// Uids of the node proxy's pods: as they are listed, else as they were when they last were.
+fn node_proxies(listed: Option<&World>, remembered: Option<&LastKnown>) -> BTreeSet<String> {
+    match (listed, remembered) {
+        (Some(world), _) => world.node_proxies(),
+        (None, Some(last)) => last.node_proxies.clone(),
+        (None, None) => BTreeSet::new(),
     }
 }
 

@@ -11,6 +11,7 @@ use trefoil_api::proto::trefoil::v1::Plane;
 
 use super::shared::Shared;
 use super::world::{Desired, Undecided, Wish};
+use crate::attachment::Attachment;
 use crate::kernel::{self, KernelError, Redirection};
 use crate::namespace::{self, Namespace};
 use crate::redirection::{PlanePorts, PodFacts, pod_table};
@@ -23,8 +24,9 @@ const TAKEN: Duration = Duration::from_secs(10);
 const WITHDRAWN: Duration = Duration::from_millis(5500);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// How often a pod is looked at though nothing happened: somebody may have flushed its rules.
-const REVIEW: Duration = Duration::from_secs(30);
+/// How often a pod is looked at though nothing happened: somebody may have flushed its rules, and until they are
+/// back its traffic is in the clear. It costs a few netlink dumps of one small namespace.
+const REVIEW: Duration = Duration::from_secs(5);
 
 /// How a pod stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -188,7 +190,33 @@ async fn to_node(
     }
     kernel::apply(network, &pod_table(facts, Plane::Node)).await?;
     place(shared, desired, Plane::Node);
+    remember_found(shared, desired, network);
     Ok(())
+}
+
+/// A pod that was found by its processes is found again after a restart, also while the API server is away.
+fn remember_found(shared: &Shared, desired: &Desired, network: &Namespace) {
+    let told = desired.attachment.clone();
+    let identity = Some(network.identity());
+    if told.as_ref().is_some_and(|told| told.identity == identity) {
+        return;
+    }
+    let found = Attachment {
+        uid: desired.uid.clone(),
+        namespace: desired.namespace.clone(),
+        name: desired.name.clone(),
+        container_id: container_id(desired),
+        netns: told.as_ref().map(|told| told.netns.clone()).unwrap_or_default(),
+        addresses: told.map(|told| told.addresses).unwrap_or_default(),
+        identity,
+        service_account: desired.service_account.clone(),
+    };
+    if shared.state.attachment(&desired.uid).as_ref() == Some(&found) {
+        return;
+    }
+    if let Err(error) = shared.state.attach(&found) {
+        tracing::warn!(pod = %desired.name, %error, "state directory: a pod's network is not remembered");
+    }
 }
 
 /// Only where a sidecar listens. In a pod that is being made nothing runs yet: it begins redirected, and its

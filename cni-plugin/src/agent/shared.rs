@@ -53,14 +53,15 @@ impl Shared {
             controller: "trefoil-cni".into(),
             instance: Some(options.node.clone()),
         };
+        let store = Arc::new(DescriptorStore::default());
         Self {
             recorder: Recorder::new(client.clone(), reporter),
             options,
             client,
             host,
-            feed: Arc::default(),
+            feed: Arc::new(Feed::new(Arc::clone(&store))),
             reports: Arc::default(),
-            store: Arc::default(),
+            store,
             state,
             metrics: Metrics::default(),
             parallel: Semaphore::new(PARALLEL),

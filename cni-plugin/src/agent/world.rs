@@ -175,6 +175,7 @@ impl World {
     pub(crate) fn containers(&self) -> Vec<(String, String)> {
         let attachments = self.attachments.values();
         attachments
+            .filter(|attachment| !attachment.container_id.is_empty())
             .map(|attachment| (attachment.uid.clone(), attachment.container_id.clone()))
             .collect()
     }
@@ -188,6 +189,7 @@ impl World {
         Some(LastKnown {
             namespaces: self.namespaces.clone()?,
             pod_overrides: self.pod_overrides?,
+            node_proxies: self.node_proxies(),
         })
     }
 

@@ -17,6 +17,7 @@ fn known(pod_overrides: bool) -> LastKnown {
         ]
         .into(),
         pod_overrides,
+        ..LastKnown::default()
     }
 }
 

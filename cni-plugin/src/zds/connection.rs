@@ -4,12 +4,18 @@ use std::os::fd::AsFd;
 
 use tokio::sync::mpsc;
 use trefoil_api::proto::istio::workload::zds::{
-    AddWorkload, DelWorkload, SnapshotSent, Version, WorkloadInfo, WorkloadRequest, WorkloadResponse,
-    ZdsHello, workload_request::Payload, workload_response,
+    AddWorkload, DelWorkload, KeepWorkload, SnapshotSent, Version, WorkloadInfo, WorkloadRequest,
+    WorkloadResponse, ZdsHello, workload_request::Payload, workload_response,
 };
 use trefoil_packets::PacketSocket;
 
 use super::{ANSWER, Command, Delivery, FedPod, Feed, FeedError};
+
+/// Uids that a node proxy is told when it connects.
+struct Snapshot {
+    fed: Vec<String>,
+    kept: Vec<String>,
+}
 
 impl Feed {
     /// Serves a connection until the other end goes.
@@ -30,7 +36,12 @@ impl Feed {
             .await
             .map_err(|_| FeedError::Protocol("the agent is going"))?;
         let (number, snapshot, queue) = self.join();
-        tracing::info!(number, pods = snapshot.len(), "node proxy connected");
+        tracing::info!(
+            number,
+            pods = snapshot.fed.len(),
+            kept = snapshot.kept.len(),
+            "node proxy connected"
+        );
         let ended = self.feed(socket, number, snapshot, queue).await;
         self.leave(number);
         ended
@@ -40,11 +51,16 @@ impl Feed {
         &self,
         socket: &PacketSocket,
         number: u64,
-        snapshot: Vec<String>,
+        snapshot: Snapshot,
         mut queue: mpsc::UnboundedReceiver<Command>,
     ) -> Result<(), FeedError> {
-        for uid in snapshot {
+        for uid in snapshot.fed {
             self.send_add(socket, number, &uid).await?;
+        }
+        for uid in snapshot.kept {
+            let keep = Payload::Keep(KeepWorkload { uid: uid.clone() });
+            let refusal = exchange(socket, keep, None).await?;
+            tracing::info!(%uid, %refusal, "kept: its network is not found yet");
         }
         let refusal = exchange(socket, Payload::SnapshotSent(SnapshotSent {}), None).await?;
         if !refusal.is_empty() {
@@ -95,13 +111,19 @@ impl Feed {
     }
 
     /// Makes a connection the newest; what is in the feed now is its snapshot.
-    fn join(&self) -> (u64, Vec<String>, mpsc::UnboundedReceiver<Command>) {
+    fn join(&self) -> (u64, Snapshot, mpsc::UnboundedReceiver<Command>) {
         let (sender, queue) = mpsc::unbounded_channel();
+        let served = self.store.pods();
         let mut inner = self.lock();
         inner.last += 1;
         let number = inner.last;
         inner.connections.insert(number, sender);
-        (number, inner.pods.keys().cloned().collect(), queue)
+        let snapshot = Snapshot {
+            fed: inner.pods.keys().cloned().collect(),
+            kept: inner.to_keep(served),
+        };
+        inner.kept.extend(snapshot.kept.iter().cloned());
+        (number, snapshot, queue)
     }
 
     /// Forgets a connection. If it was the newest, the one before gets what only this one was told.

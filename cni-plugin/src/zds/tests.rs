@@ -5,9 +5,11 @@ use std::time::Duration;
 use trefoil_api::proto::istio::workload::zds::{
     Ack, Version, WorkloadRequest, WorkloadResponse, ZdsHello, workload_request::Payload, workload_response,
 };
+use trefoil_api::proto::trefoil::descriptors::{Kind, Name};
 use trefoil_packets::{PacketListener, PacketSocket, connect};
 
 use super::{FedPod, Feed, FeedError};
+use crate::descriptors::DescriptorStore;
 use crate::namespace::Namespace;
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -132,4 +134,37 @@ async fn nobody_waits_for_ever() {
     let untaken = feed.taken("a", Duration::from_millis(1)).await.unwrap_err();
     assert!(matches!(untaken, FeedError::NotTaken(_)));
     assert!(feed.taken("b", PATIENCE).await.is_err());
+}
+
+#[tokio::test]
+async fn what_a_proxy_serves_is_kept_until_somebody_says_that_it_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(DescriptorStore::default());
+    let names = ["a", "b", "c", "d"].map(|uid| Name {
+        kind: Kind::Namespace.into(),
+        key: uid.into(),
+    });
+    let file = || tempfile::tempfile().unwrap().into();
+    store
+        .put(names.into(), vec![file(), file(), file(), file()])
+        .unwrap();
+    let feed = Arc::new(Feed::new(store));
+    let listener = PacketListener::bind(&folder.path().join("pods.sock")).unwrap();
+    tokio::spawn(Arc::clone(&feed).serve(listener));
+    feed.add(pod("a"));
+    feed.remove("b");
+    feed.open();
+    let proxy = Proxy::connect(folder.path()).await;
+    assert_eq!(proxy.next("").await, "add a with 1");
+    assert_eq!(proxy.next("").await, "keep c");
+    assert_eq!(proxy.next("unknown here").await, "keep d");
+    assert_eq!(proxy.next("").await, "snapshot with 0");
+    feed.set_present(["a".into(), "d".into()].into());
+    assert_eq!(proxy.next("").await, "del c with 0", "it is not listed");
+    feed.remove("d");
+    assert_eq!(proxy.next("").await, "del d with 0");
+
+    let next = Proxy::connect(folder.path()).await;
+    assert_eq!(next.next("").await, "add a with 1");
+    assert_eq!(next.next("").await, "snapshot with 0");
 }

@@ -54,10 +54,27 @@ impl Node {
         self.folder.path().join("run")
     }
 
+    /// What the agent takes for `/proc`.
+    fn proc_root(&self) -> PathBuf {
+        self.folder.path().join("proc")
+    }
+
+    /// Has the agent see a process of a pod, in the network of the lab's pod.
+    pub fn show_process(&self, process: u32, pod_uid: &str) {
+        let folder = self.proc_root().join(process.to_string());
+        std::fs::create_dir_all(folder.join("ns")).unwrap();
+        let groups = format!("0::/kubepods.slice/pod{pod_uid}/container\n");
+        std::fs::write(folder.join("cgroup"), groups).unwrap();
+        let fields = ["0"; 30].join(" ");
+        std::fs::write(folder.join("stat"), format!("{process} (web) S {fields}\n")).unwrap();
+        std::os::unix::fs::symlink(&self.lab.pod_path, folder.join("ns/net")).unwrap();
+    }
+
     pub fn start_agent(&mut self) {
         let kubeconfig = self.folder.path().join("kubeconfig");
         std::fs::write(&kubeconfig, self.api.kubeconfig()).unwrap();
         let path = |name: &str| self.folder.path().join(name);
+        std::fs::create_dir_all(self.proc_root()).unwrap();
         let mut appended = std::fs::OpenOptions::new();
         let log = appended.create(true).append(true).open(path("log")).unwrap();
         let host = PathBuf::from("/run/netns").join(self.lab.client_name());
@@ -69,6 +86,8 @@ impl Node {
             .arg(path("state"))
             .arg("--kubeconfig")
             .arg(kubeconfig)
+            .arg("--proc-root")
+            .arg(self.proc_root())
             .args(["--control-plane", &self.control_plane.address])
             .arg("--token")
             .arg(path("token"))
