@@ -123,6 +123,21 @@ pub fn pod_table(facts: &PodFacts, plane: Plane) -> Table {
     }
 }
 
+/// The table of a pod that just left a plane: as one of no plane, but tunnels still reach the sidecar if that was
+/// its plane. Peers that have not heard of it yet are served, never refused.
+#[must_use]
+pub fn leaving_table(facts: &PodFacts, left: Plane) -> Table {
+    let mut table = pod_table(facts, Plane::None);
+    if left == Plane::Sidecar {
+        let inbound = table.chains.iter_mut().filter(|chain| chain.name == INBOUND);
+        for chain in inbound {
+            let hbone = RuleSpec::new().then(Match::eq(Field::TcpDport, port::HBONE));
+            chain.rules.push(redirect(hbone, port::SIDECAR_HBONE));
+        }
+    }
+    table
+}
+
 /// Remembers that a connection keeps its client's address: its first packet, from the node proxy, comes in
 /// over loopback with the proxy's mark.
 fn save_mark() -> RuleSpec {

@@ -328,3 +328,34 @@ async fn is_answered_by_the_store(node: &Node) -> Result<bool, trefoil_packets::
     store.send(&Request { payload }, &[]).await?;
     Ok(store.receive::<Response>().await?.is_some())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn late_tunnels_to_a_pod_that_left_are_served_for_a_while() {
+    let node = Node::new("ambient").await;
+    node.api.put_pod(node.pod("shop", true));
+    node.control_plane.acknowledge(&[]);
+    let proxy = Proxy::start(&node.run_dir());
+    node.lab.route_to_client().await;
+    node.add_in_time("shop").await;
+    node.api.put_namespace("shop", &json!({MODE: "none"}));
+    node.redirected(Plane::None).await;
+    until("the control plane knows", async || {
+        node.control_plane.plane(UID) == Some(Plane::None)
+    })
+    .await;
+    assert!(proxy.serves(UID), "a worker may not have heard of it");
+    dial(&node.lab.client, POD, 15008).unwrap();
+    until("the proxy is told", async || !proxy.serves(UID)).await;
+
+    let sidecar = [15101, 15106, 15108].map(|port| listen(&node.lab.pod, port));
+    node.api.put_namespace("shop", &json!({MODE: "sidecar"}));
+    node.redirected(Plane::Sidecar).await;
+    node.api.put_namespace("shop", &json!({MODE: "none"}));
+    node.redirected(Plane::None).await;
+    dial(&node.lab.client, POD, 15008).unwrap();
+    accept(&sidecar[2]).unwrap();
+    until("tunnels end", async || {
+        dial(&node.lab.client, POD, 15008).is_err()
+    })
+    .await;
+}

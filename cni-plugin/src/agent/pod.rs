@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 use trefoil_api::names::annotation;
 use trefoil_api::proto::trefoil::v1::Plane;
 
@@ -14,7 +15,7 @@ use super::world::{Desired, Undecided, Wish};
 use crate::attachment::Attachment;
 use crate::kernel::{self, KernelError, Redirection};
 use crate::namespace::{self, Namespace};
-use crate::redirection::{PlanePorts, PodFacts, pod_table};
+use crate::redirection::{PlanePorts, PodFacts, leaving_table, pod_table};
 use crate::report::{Withdrawal, placement};
 use crate::zds::{FedPod, FeedError};
 
@@ -27,6 +28,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How often a pod is looked at though nothing happened: somebody may have flushed its rules, and until they are
 /// back its traffic is in the clear. It costs a few netlink dumps of one small namespace.
 const REVIEW: Duration = Duration::from_secs(5);
+/// How long a pod that left the mesh is still served: a supervisor acknowledged that peers stop tunnelling to it,
+/// and one of its workers may hear of it a moment later.
+const LATE_TUNNELS: Duration = Duration::from_secs(5);
 
 /// How a pod stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,6 +62,21 @@ pub(crate) enum PodError {
     Feed(#[from] FeedError),
 }
 
+/// A pod that just left the mesh.
+#[derive(Clone, Copy, Debug)]
+struct Leaving {
+    /// What served it.
+    plane: Plane,
+    /// Until when late tunnels are served.
+    until: Instant,
+}
+
+impl Leaving {
+    fn rest(&self) -> Duration {
+        self.until.saturating_duration_since(Instant::now())
+    }
+}
+
 /// Keeps one pod as `target` says until that is `None`.
 pub(crate) async fn keep(
     shared: Arc<Shared>,
@@ -67,6 +86,7 @@ pub(crate) async fn keep(
     let mut pause = FIRST_PAUSE;
     let mut uid = String::new();
     let mut begun = None;
+    let mut leaving = None;
     loop {
         let Some(mut desired) = target.borrow_and_update().clone() else {
             break;
@@ -77,7 +97,7 @@ pub(crate) async fn keep(
         uid.clone_from(&desired.uid);
         let brought = {
             let _place = shared.parallel.acquire().await;
-            bring(&shared, &desired).await
+            bring(&shared, &desired, &mut leaving).await
         };
         let mut now = PodStatus {
             container_id: container_id(&desired),
@@ -90,7 +110,7 @@ pub(crate) async fn keep(
                 begun = Some(now.container_id.clone());
                 now.remark = desired.wish.ok().and_then(|wish| wish.remark);
                 pause = FIRST_PAUSE;
-                REVIEW
+                leaving.map_or(REVIEW, |leaving: Leaving| leaving.rest().min(REVIEW))
             }
             Err(error) => {
                 now.plane = status.borrow().plane;
@@ -135,7 +155,7 @@ fn container_id(desired: &Desired) -> String {
 }
 
 /// Brings a pod to its plane from wherever it stands; returns the plane.
-async fn bring(shared: &Shared, desired: &Desired) -> Result<Plane, PodError> {
+async fn bring(shared: &Shared, desired: &Desired, leaving: &mut Option<Leaving>) -> Result<Plane, PodError> {
     if desired.host_network {
         return Ok(Plane::None);
     }
@@ -157,10 +177,15 @@ async fn bring(shared: &Shared, desired: &Desired) -> Result<Plane, PodError> {
             return Err(reason.clone().into());
         }
     };
+    if !matches!(wish.plane, Plane::None | Plane::Unspecified) {
+        *leaving = None;
+    }
     match wish.plane {
         Plane::Node => to_node(shared, desired, &wish.facts, &network, &now).await?,
         Plane::Sidecar => to_sidecar(shared, desired, &wish.facts, &network, &now).await?,
-        Plane::None | Plane::Unspecified => to_none(shared, desired, &wish.facts, &network, &now).await?,
+        Plane::None | Plane::Unspecified => {
+            to_none(shared, desired, &wish.facts, &network, &now, leaving).await?;
+        }
     }
     if now.plane != wish.plane {
         tell_switch(shared, desired, wish, now.plane).await;
@@ -249,22 +274,32 @@ async fn to_sidecar(
     Ok(())
 }
 
-/// Peers are told first, and asked to answer; then redirection stops.
+/// Peers are told first, and asked to answer; then redirection stops, and a little later so does serving late
+/// tunnels.
 async fn to_none(
     shared: &Shared,
     desired: &Desired,
     facts: &PodFacts,
     network: &Namespace,
     now: &Redirection,
+    leaving: &mut Option<Leaving>,
 ) -> Result<(), PodError> {
+    if now.enrolled && now.plane != Plane::None {
+        withdraw(shared, desired, now.plane).await;
+        *leaving = Some(Leaving {
+            plane: now.plane,
+            until: Instant::now() + LATE_TUNNELS,
+        });
+    }
+    *leaving = leaving.filter(|leaving| !leaving.rest().is_zero());
     if now.enrolled {
-        if now.plane != Plane::None {
-            withdraw(shared, desired, now.plane).await;
-        }
-        kernel::apply(network, &pod_table(facts, Plane::None)).await?;
+        let left = leaving.map_or(Plane::None, |leaving| leaving.plane);
+        kernel::apply(network, &leaving_table(facts, left)).await?;
     }
     place(shared, desired, Plane::None);
-    shared.feed.remove(&desired.uid);
+    if leaving.is_none() {
+        shared.feed.remove(&desired.uid);
+    }
     Ok(())
 }
 
