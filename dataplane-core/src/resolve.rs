@@ -31,7 +31,7 @@ pub enum Target {
         /// The service that was dialled.
         service: Arc<Service>,
     },
-    /// Not known, and only what is known may be reached.
+    /// Not known, and only what is known may be reached; or of the mesh, but never understood.
     Refused,
 }
 
@@ -49,7 +49,7 @@ pub fn resolve(store: &Store, client: &Workload, destination: SocketAddr, random
                 address: destination,
                 service: None,
             },
-            None if known.registry_only() => Target::Refused,
+            None if known.is_unread(destination.ip()) || known.registry_only() => Target::Refused,
             None => Target::Passthrough(destination),
         };
     };

@@ -9,6 +9,7 @@ mod snapshot;
 mod store;
 #[cfg(test)]
 pub(crate) mod tests;
+mod unread;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

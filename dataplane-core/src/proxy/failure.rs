@@ -24,6 +24,8 @@ pub(super) enum Failure {
     OwnWorkloadUnknown,
     #[error("{0} is not known, and only what is known may be reached (outbound: RegistryOnly)")]
     NotRegistered(SocketAddr),
+    #[error("{0} is of the mesh, but what the control plane says of it is not understood here")]
+    NotUnderstood(SocketAddr),
     #[error("service {0} has no healthy endpoint")]
     NoEndpoint(String),
     #[error(transparent)]

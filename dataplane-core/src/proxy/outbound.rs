@@ -96,6 +96,9 @@ async fn connect(
             record.service = Some(service);
             return Err(Failure::NoEndpoint(name));
         }
+        Target::Refused if proxy.store.snapshot().is_unread(destination.ip()) => {
+            return Err(Failure::NotUnderstood(destination));
+        }
         Target::Refused => return Err(Failure::NotRegistered(destination)),
     };
     Ok((way, tracked))

@@ -2,7 +2,7 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
 use super::*;
-use crate::state::tests::{of_services, of_workloads, service, serving, workload};
+use crate::state::tests::{of_services, of_workloads, removal, service, serving, workload};
 
 const CART: &str = "shop/cart.shop.svc.cluster.local";
 
@@ -29,6 +29,43 @@ fn from(store: &Store, client: &str, destination: &str) -> Target {
 
 fn at(text: &str) -> SocketAddr {
     text.parse().expect("an address")
+}
+
+/// What is of the mesh is not a stranger only because it was not understood: plaintext to it would be.
+#[test]
+fn what_was_refused_and_never_understood_is_not_reached() {
+    let (store, url) = (store(), trefoil_api::proto::type_url::ADDRESS);
+    let mut bad = workload("new", [10, 0, 0, 9]);
+    bad.tunnel_protocol = 99;
+    assert_eq!(store.apply(&of_workloads(&[bad.clone()])).len(), 1);
+    let mut strange = service("strange", [10, 96, 0, 9], 80);
+    strange.ip_families = 99;
+    assert_eq!(store.apply(&of_services(&[strange.clone()])).len(), 1);
+    for destination in ["10.0.0.9:80", "10.96.0.9:80"] {
+        assert_eq!(from(&store, "web", destination), Target::Refused);
+    }
+    let names = [bad.uid.as_str(), "shop/strange.shop.svc.cluster.local"];
+    assert!(store.apply(&removal(url, &names)).is_empty());
+    for destination in ["10.0.0.9:80", "10.96.0.9:80"] {
+        assert_eq!(
+            from(&store, "web", destination),
+            Target::Passthrough(at(destination))
+        );
+    }
+
+    // A last good version stays in force, and one that is understood takes the place of a refusal.
+    bad.uid = "Kubernetes//Pod/shop/cart".into();
+    assert_eq!(store.apply(&of_workloads(&[bad])).len(), 1);
+    assert!(matches!(
+        from(&store, "web", "10.0.0.1:80"),
+        Target::Workload { .. }
+    ));
+    strange.ip_families = 0;
+    assert!(store.apply(&of_services(&[strange])).is_empty());
+    assert!(matches!(
+        from(&store, "web", "10.96.0.9:80"),
+        Target::NoEndpoint { .. }
+    ));
 }
 
 #[test]

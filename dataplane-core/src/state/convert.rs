@@ -62,6 +62,25 @@ pub(super) fn workload(from: &message::Workload) -> Result<Workload, Malformed> 
     })
 }
 
+/// The addresses that can be read of a resource that is refused. Those of other networks are nothing to us, and
+/// the host's address tells no workload.
+pub(super) fn readable_addresses(from: &message::address::Type) -> Vec<IpAddr> {
+    let read = |bytes: &[u8]| address(bytes, "").ok();
+    match from {
+        message::address::Type::Workload(workload)
+            if workload.network.is_empty() && host_network(workload.network_mode) != Ok(true) =>
+        {
+            let addresses = workload.addresses.iter();
+            addresses.filter_map(|bytes| read(bytes)).collect()
+        }
+        message::address::Type::Workload(_) => Vec::new(),
+        message::address::Type::Service(service) => {
+            let local = service.addresses.iter().filter(|one| one.network.is_empty());
+            local.filter_map(|one| read(&one.address)).collect()
+        }
+    }
+}
+
 /// A service, understood whole.
 pub(super) fn service(from: &message::Service) -> Result<Service, Malformed> {
     required(&from.namespace, "namespace")?;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use trefoil_api::mesh_config::Outbound;
 
 use super::settings::Said;
+use super::unread::Unread;
 use super::{Policies, Service, Settings, Workload};
 
 /// Everything known at one moment.
@@ -22,6 +23,7 @@ pub struct Snapshot {
     hostnames: imbl::HashMap<String, imbl::OrdSet<String>>,
     /// Endpoints of a service: uids of the workloads that serve it.
     endpoints: imbl::HashMap<String, imbl::OrdMap<String, Arc<Workload>>>,
+    pub(super) unread: Unread,
     pub(super) policies: Policies,
     pub(super) said: Said,
     /// Only what is known may be reached, whatever the settings say.
@@ -44,6 +46,21 @@ impl Snapshot {
             .find(|workload| workload.healthy)
             .or_else(|| held().next())
             .cloned()
+    }
+
+    /// Whether an address is of something that was refused and never understood: it is known, but not how it
+    /// may be reached.
+    #[must_use]
+    pub fn is_unread(&self, address: IpAddr) -> bool {
+        self.unread.has(address)
+    }
+
+    /// Notes that a resource was refused that may have these addresses. A last good version stays in force.
+    pub(super) fn refuse(&mut self, name: &str, addresses: Vec<IpAddr>) {
+        if self.workloads.contains_key(name) || self.services.contains_key(name) {
+            return;
+        }
+        self.unread.insert(name, addresses);
     }
 
     /// The service named `NAMESPACE/HOSTNAME`.
@@ -114,6 +131,7 @@ impl Snapshot {
 
     pub(super) fn insert_workload(&mut self, workload: Workload) {
         self.remove_workload(&workload.uid);
+        self.unread.remove(&workload.uid);
         let workload = Arc::new(workload);
         if !workload.host_network {
             for address in &workload.addresses {
@@ -149,6 +167,7 @@ impl Snapshot {
     pub(super) fn insert_service(&mut self, service: Service) {
         let key = service.key();
         self.remove_service(&key);
+        self.unread.remove(&key);
         for address in &service.addresses {
             let keys = self.virtual_addresses.entry(*address).or_default();
             keys.push_back(key.clone());

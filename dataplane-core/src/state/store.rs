@@ -166,14 +166,23 @@ fn addresses(next: &mut Snapshot, response: &DeltaDiscoveryResponse) -> Vec<Refu
     for name in &response.removed_resources {
         // Workloads and services share one space of names.
         let _ = next.remove_workload(name) || next.remove_service(name);
+        next.unread.remove(name);
     }
     let mut refusals = Vec::new();
     for resource in &response.resources {
         if let Err(malformed) = one_address(next, resource) {
+            next.refuse(&resource.name, readable(resource));
             refusals.push(refusal(resource, &malformed));
         }
     }
     refusals
+}
+
+/// What can be read of the addresses of a resource that is refused.
+fn readable(resource: &Resource) -> Vec<IpAddr> {
+    let decoded = decode::<Address>(resource, type_url::ADDRESS).ok();
+    let of = decoded.and_then(|address| address.r#type);
+    of.as_ref().map(convert::readable_addresses).unwrap_or_default()
 }
 
 fn one_address(next: &mut Snapshot, resource: &Resource) -> Result<(), Malformed> {
