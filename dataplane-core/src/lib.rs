@@ -11,6 +11,7 @@ pub mod drain;
 pub mod forward;
 pub mod hbone;
 pub mod identify;
+pub mod memory;
 pub mod metrics_server;
 pub mod proxy;
 pub mod readiness;

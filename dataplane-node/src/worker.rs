@@ -16,7 +16,7 @@ use trefoil_dataplane_core::admin::{Admin, Format, LogLevel};
 use trefoil_dataplane_core::certificates::Settings;
 use trefoil_dataplane_core::proxy::{Proxy, ProxyConfig, ProxyParts};
 use trefoil_dataplane_core::telemetry::{Layer, Metrics};
-use trefoil_dataplane_core::{Certificates, Drain, Store, metrics_server};
+use trefoil_dataplane_core::{Certificates, Drain, Store, memory, metrics_server};
 use trefoil_packets::PacketSocket;
 
 use self::channel::Outbox;
@@ -54,6 +54,7 @@ pub fn run(flags: &WorkerFlags) -> Result<(), WorkerError> {
         LogFormat::Json => Format::Json,
     };
     let level = LogLevel::init(&flags.log.log_level, format)?;
+    memory::keep_buffers();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(usize::from(flags.threads))
         .thread_name("worker")

@@ -9,9 +9,11 @@ mod run;
 use clap::Parser;
 
 use options::{Command, Options};
+use trefoil_dataplane_core::memory;
 
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
+    memory::keep_buffers();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(options.worker_threads())
         .enable_all()
