@@ -17,6 +17,10 @@ const AWAY: Duration = Duration::from_secs(300);
 
 pub(in crate::suites) async fn run(report: &mut Report) -> anyhow::Result<()> {
     let standard = Standard::up(&crate::suites::mesh_of("away"), &[]).await?;
+    // What is to be lived on has to have come: the certificates of both ends.
+    let client = standard.client("ambient")?;
+    let tally = load(&standard, client, standard.server("ambient", "n2")?, "1", "0").await?;
+    ensure!(tally.lost() == 0, "before the control plane goes away: {tally}");
     let control_plane = standard.mesh.processes_of(Part::ControlPlane, "")?;
     ensure!(!control_plane.is_empty(), "no control plane");
     for process in &control_plane {
