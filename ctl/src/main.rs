@@ -112,7 +112,13 @@ async fn dispatch(flags: Flags) -> anyhow::Result<i32> {
         }
         Subcommand::Completion { shell } => {
             let mut command = <Flags as clap::CommandFactory>::command();
-            clap_complete::generate(shell, &mut command, "trefoilctl", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut command, "trefoilctl", &mut script);
+            match std::io::Write::write_all(&mut std::io::stdout(), &script) {
+                // Whoever read it has seen enough.
+                Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
+                written => written?,
+            }
         }
         Subcommand::Demo => return demo::run(demo_mesh(&mesh)?).await,
         Subcommand::DemoApp { app } => return demo::app::run(app).await,

@@ -156,26 +156,7 @@ fn complaints(role: Role, said: &Value) -> Vec<String> {
         }
     }
     if role == Role::ControlPlane {
-        for statement in said
-            .get("malformed")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-        {
-            let text = |key: &str| {
-                statement
-                    .get(key)
-                    .and_then(Value::as_str)
-                    .unwrap_or_default()
-                    .to_owned()
-            };
-            complaints.push(format!(
-                "policy {}: {}: {}",
-                text("policy"),
-                text("reason"),
-                text("message")
-            ));
-        }
+        complaints.extend(of_control_plane(said));
     }
     let pods = said.get("pods").and_then(Value::as_array);
     for pod in pods
@@ -292,4 +273,29 @@ fn span(seconds: u64) -> String {
         120..7200 => format!("{} min", seconds / 60),
         _ => format!("{} h", seconds / 3600),
     }
+}
+
+/// What the control plane finds wrong: with itself, with policies, and what planes refused.
+fn of_control_plane(said: &Value) -> Vec<String> {
+    let list = |key: &str| said.get(key).and_then(Value::as_array).into_iter().flatten();
+    let text = |object: &Value, key: &str| {
+        object
+            .get(key)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let problems = list("problems").filter_map(Value::as_str).map(str::to_owned);
+    let policies = list("malformed").map(|one| {
+        let (policy, reason) = (text(one, "policy"), text(one, "reason"));
+        format!("policy {policy}: {reason}: {}", text(one, "message"))
+    });
+    let refusals = list("refusals").map(|one| {
+        format!(
+            "{} refused what it was sent: {}",
+            text(one, "client"),
+            text(one, "refusal")
+        )
+    });
+    problems.chain(policies).chain(refusals).collect()
 }

@@ -72,6 +72,12 @@ impl Mesh {
         self.directory().join("root").join("root-cert.pem")
     }
 
+    /// Where sidecars see their program: as a user of their own, they may not look into every folder that it
+    /// may be built in, such as a home.
+    pub(crate) fn sidecar_program(&self) -> PathBuf {
+        self.directory().join("bin").join("trefoil-sidecar")
+    }
+
     /// The control plane's admin socket.
     pub(crate) fn control_plane_admin(&self) -> PathBuf {
         self.directory().join("control-plane").join("admin.sock")

@@ -35,6 +35,10 @@ pub(crate) async fn start(daemon: &Daemon, pod: &MadePod) -> anyhow::Result<()> 
         name: format!("sidecar of {}/{}", pod.namespace, pod.name),
         enter: Enter {
             netns: pod.netns.clone(),
+            binds: vec![(
+                super::binary("trefoil-sidecar")?.into(),
+                daemon.mesh.sidecar_program(),
+            )],
             privilege: Privilege::Nothing,
             user: Some((uid::SIDECAR, uid::SIDECAR)),
             dies_with_parent: true,
@@ -58,7 +62,7 @@ pub(crate) async fn start(daemon: &Daemon, pod: &MadePod) -> anyhow::Result<()> 
 fn command(daemon: &Daemon, pod: &MadePod, directory: &Path) -> anyhow::Result<Vec<String>> {
     let mesh = &daemon.mesh;
     let path = |path: &PathBuf| path.display().to_string();
-    let mut command = vec![super::binary("trefoil-sidecar")?, "run".into()];
+    let mut command = vec![path(&mesh.sidecar_program()), "run".into()];
     for (flag, value) in [
         ("--pod", pod.name.clone()),
         ("--namespace", pod.namespace.clone()),

@@ -46,9 +46,14 @@ impl End {
         let (namespace, pod) = pod_name(name)?;
         let object = Api::<Pod>::namespaced(planes.client().clone(), &namespace)
             .get(&pod)
-            .await;
-        Self::of(&object.with_context(|| format!("pod {name}"))?)
-            .with_context(|| format!("pod {name} is not on a node"))
+            .await
+            .with_context(|| format!("pod {name}"))?;
+        anyhow::ensure!(
+            !matches!(phase(&object), "Succeeded" | "Failed"),
+            "pod {name} has ended ({}): name one that runs",
+            phase(&object)
+        );
+        Self::of(&object).with_context(|| format!("pod {name} is not on a node"))
     }
 
     /// Every pod that runs and that an agent has redirected.

@@ -75,12 +75,14 @@ async fn live(mesh: Mesh, options: Options) -> anyhow::Result<()> {
 fn make_directories(mesh: &Mesh, nodes: u8) -> anyhow::Result<()> {
     let directory = mesh.directory();
     fs::create_dir_all(pod::ROOT_MOUNT).with_context(|| format!("making {}", pod::ROOT_MOUNT))?;
-    for name in ["logs", "root", "store", "control-plane", "pods"] {
+    for name in ["bin", "logs", "root", "store", "control-plane", "pods"] {
         fs::create_dir_all(directory.join(name))?;
     }
     for node in (1..=nodes).map(Node) {
         fs::create_dir_all(mesh.node_directory(node))?;
     }
+    // What the program itself is mounted upon.
+    fs::write(mesh.sidecar_program(), [])?;
     // Sidecars and workers pass through; nobody else lists what is here.
     fs::set_permissions(&directory, fs::Permissions::from_mode(0o711))?;
     fs::set_permissions(directory.join("store"), fs::Permissions::from_mode(0o700))?;
