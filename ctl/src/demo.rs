@@ -151,6 +151,7 @@ impl Demo {
         };
         let code = run::run(&self.mesh, request).await?;
         println!("ambient/batch ended with exit code {code}");
+        anyhow::ensure!(code == 0, "the batch client failed");
         Ok(())
     }
 }

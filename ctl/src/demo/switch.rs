@@ -73,6 +73,10 @@ pub(super) async fn show(demo: &Demo) -> anyhow::Result<()> {
     for failure in counts.failed.iter().chain(&counts.long_lived_failure).take(3) {
         println!("{}", toned(Tone::Bad, failure));
     }
+    anyhow::ensure!(
+        counts.failed.is_empty() && counts.long_lived_failure.is_none(),
+        "the switch was not seamless: see the counts"
+    );
     Ok(())
 }
 

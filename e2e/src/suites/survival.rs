@@ -90,11 +90,18 @@ async fn part_ends(standard: &Standard, report: &mut Report, part: Part, node: &
         let result = tally.and_then(|tally| every_attempt_served(&tally));
         report.check(format!("{part} on {node} ends, attempts from {route}"), result);
     }
-    let established = tallies.3.map(|tally| {
-        format!(
+    let established = tallies.3.and_then(|tally| {
+        // Only what carries bytes takes connections with it.
+        let may_end = if matches!(part, Part::Worker | Part::Supervisor) {
+            tally.connections
+        } else {
+            0
+        };
+        ensure!(tally.connections_lost <= may_end && tally.served >= 50, "{tally}");
+        Ok(format!(
             "{} of {} ended, {} requests served",
             tally.connections_lost, tally.connections, tally.served
-        )
+        ))
     });
     report.check(
         format!("{part} on {node} ends, what was established is counted"),
