@@ -9,6 +9,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "istio/certificate.proto",
         "istio/zds.proto",
         "trefoil/mesh.proto",
+        "trefoil/http.proto",
         "trefoil/descriptors.proto",
         "trefoil/worker.proto",
     ];

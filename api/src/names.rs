@@ -6,6 +6,14 @@ pub mod label {
     pub const DATAPLANE_MODE: &str = "trefoil.dev/dataplane-mode";
     /// `shared`, `namespace` or `workload`.
     pub const ISOLATION: &str = "trefoil.dev/isolation";
+    /// Name of the Gateway that is the waypoint of a namespace, service or pod; `none`: none.
+    pub const USE_WAYPOINT: &str = "trefoil.dev/use-waypoint";
+    /// Namespace of that Gateway, where it is another.
+    pub const USE_WAYPOINT_NAMESPACE: &str = "trefoil.dev/use-waypoint-namespace";
+    /// What a Gateway serves as a waypoint: `service`, `workload` or `all`.
+    pub const WAYPOINT_FOR: &str = "trefoil.dev/waypoint-for";
+    /// Ties pods, service accounts and services to the Gateway that they are made for.
+    pub const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
     /// Locality of a node.
     pub const REGION: &str = "topology.kubernetes.io/region";
     /// Locality of a node.
@@ -28,6 +36,8 @@ pub mod annotation {
 pub mod extension {
     /// `trefoil.v1.Guard`.
     pub const GUARD: &str = "trefoil.dev/guard";
+    /// `trefoil.v1.HttpRequestMatch`, of matches in policies.
+    pub const HTTP: &str = "trefoil.dev/http";
     /// `trefoil.v1.Placement`.
     pub const PLACEMENT: &str = "trefoil.dev/placement";
 }
@@ -36,8 +46,10 @@ pub mod extension {
 pub mod header {
     /// The xDS uid of the workload that the client meant: a reused address is noticed by it.
     pub const DESTINATION_UID: &str = "trefoil-destination-uid";
-    /// A forwarded identity.
+    /// A forwarded identity: the client's SPIFFE id, or [`NOBODY`] for one that has proved none.
     pub const PEER: &str = "trefoil-peer";
+    /// The value of [`PEER`] for a client outside the mesh.
+    pub const NOBODY: &str = "none";
 }
 
 /// Ports that planes listen on, in a pod's namespace unless said otherwise.
@@ -126,6 +138,10 @@ pub const ROOT_KEY: &str = "root-cert.pem";
 pub const CA_SECRET: &str = "trefoil-ca";
 /// The cluster's id in workload uids.
 pub const CLUSTER_ID: &str = "Kubernetes";
+/// The GatewayClass of waypoints.
+pub const WAYPOINT_CLASS: &str = "trefoil-waypoint";
+/// Who answers for Gateways of Trefoil's classes.
+pub const GATEWAY_CONTROLLER: &str = "trefoil.dev/gateway-controller";
 /// Name of the injected sidecar container.
 pub const SIDECAR_CONTAINER: &str = "trefoil-sidecar";
 

@@ -3,6 +3,7 @@
 
 mod compile;
 mod evaluate;
+mod http;
 #[cfg(test)]
 mod tests;
 
@@ -12,6 +13,7 @@ use ipnet::IpNet;
 
 pub use compile::{InvalidPolicy, compile};
 pub use evaluate::{audit, evaluate};
+pub use http::{Headers, Request};
 
 use crate::Identity;
 
@@ -69,6 +71,7 @@ struct Match {
     not_destination_ports: Vec<u16>,
     service_accounts: Vec<(String, String)>,
     not_service_accounts: Vec<(String, String)>,
+    http: Option<http::Http>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,6 +93,8 @@ pub struct Connection<'a> {
     pub destination: IpAddr,
     /// The application's port.
     pub port: u16,
+    /// The request, where a plane reads HTTP; none for bytes.
+    pub request: Option<Request<'a>>,
 }
 
 /// The outcome, with the reason that the log, the metric and the command line all show.

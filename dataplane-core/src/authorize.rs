@@ -83,6 +83,7 @@ pub fn authorize(
         source: source.to_canonical(),
         destination: destination.ip().to_canonical(),
         port: destination.port(),
+        request: None,
     };
     let policies = || guarding.policies.iter().map(AsRef::as_ref);
     match evaluate(policies(), &connection) {

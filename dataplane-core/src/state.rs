@@ -93,13 +93,18 @@ pub struct Placement {
     pub pod_uid: String,
 }
 
-/// The waypoint that a workload's traffic must have passed.
+/// What a workload's traffic must have passed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Guard {
-    /// The one identity whose forwarded identities are believed.
-    pub identity: Identity,
-    /// Its HBONE listener, `host:port`.
-    pub address: String,
+pub enum Guard {
+    /// A waypoint.
+    Waypoint {
+        /// The one identity whose forwarded identities are believed.
+        identity: Identity,
+        /// The waypoint's service, `NAMESPACE/HOSTNAME`: what skipped it is handed over to an endpoint of it.
+        service: String,
+    },
+    /// Nobody passes, for this reason.
+    Closed(String),
 }
 
 /// Where a workload is; empty where unknown.

@@ -3,9 +3,14 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use prost::Message;
 
+use super::http::{Header, Http};
 use super::{Action, Match, Policy, Rule, Scope, Text};
+use crate::names::extension;
 use crate::proto::istio::security as message;
+use crate::proto::trefoil::v1::{HttpHeaderMatch, HttpRequestMatch};
+use crate::proto::type_url;
 
 /// Why a policy was refused: the field and what is wrong with it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -59,7 +64,6 @@ fn rule(rule: &message::Rule, at: &str) -> Result<Rule, Problem> {
 }
 
 fn one_match(from: &message::Match, at: &str) -> Result<Match, Problem> {
-    no_extensions(&from.extensions, &format!("{at}.extensions"))?;
     let field = |name: &str| format!("{at}.{name}");
     Ok(Match {
         namespaces: each(&from.namespaces, &field("namespaces"), text)?,
@@ -78,6 +82,7 @@ fn one_match(from: &message::Match, at: &str) -> Result<Match, Problem> {
             &field("not_service_accounts"),
             account,
         )?,
+        http: http(&from.extensions, &field("extensions"))?,
     })
 }
 
@@ -145,6 +150,58 @@ fn account(from: &message::ServiceAccountMatch, at: &str) -> Result<(String, Str
 }
 
 /// An extension is a condition that is not understood here: ignoring it would change the meaning.
+/// What is asked of HTTP, the one extension of a match that is understood.
+fn http(extensions: &[message::Extension], at: &str) -> Result<Option<Http>, Problem> {
+    let config = match extensions {
+        [] => return Ok(None),
+        [one] if one.name == extension::HTTP => one.config.as_ref(),
+        _ => return Err((at.into(), "not understood here".into())),
+    };
+    let config = config.filter(|config| config.type_url == type_url::HTTP_REQUEST_MATCH);
+    let bytes = &config
+        .ok_or_else(|| (at.into(), "has another type than its name says".into()))?
+        .value;
+    let from = HttpRequestMatch::decode(bytes.as_slice()).map_err(|error| (at.into(), error.to_string()))?;
+    let field = |name: &str| format!("{at}.{name}");
+    let understood = Http {
+        methods: each(&from.methods, &field("methods"), text)?,
+        not_methods: each(&from.not_methods, &field("not_methods"), text)?,
+        paths: each(&from.paths, &field("paths"), text)?,
+        not_paths: each(&from.not_paths, &field("not_paths"), text)?,
+        hosts: each(&from.hosts, &field("hosts"), host)?,
+        not_hosts: each(&from.not_hosts, &field("not_hosts"), host)?,
+        headers: each(&from.headers, &field("headers"), header)?,
+    };
+    match understood == Http::default() {
+        true => Err((at.into(), "asks nothing".into())),
+        false => Ok(Some(understood)),
+    }
+}
+
+fn header(from: &HttpHeaderMatch, at: &str) -> Result<Header, Problem> {
+    if from.name.is_empty() {
+        return Err((format!("{at}.name"), "is empty".into()));
+    }
+    if from.values.is_empty() && from.not_values.is_empty() {
+        return Err((at.into(), "asks nothing".into()));
+    }
+    Ok(Header {
+        name: from.name.to_ascii_lowercase(),
+        values: each(&from.values, &format!("{at}.values"), text)?,
+        not_values: each(&from.not_values, &format!("{at}.not_values"), text)?,
+    })
+}
+
+/// Hosts are the same in either case (RFC 9110, section 4.2.3).
+fn host(from: &message::StringMatch, at: &str) -> Result<Text, Problem> {
+    Ok(match text(from, at)? {
+        Text::Exact(value) => Text::Exact(value.to_ascii_lowercase()),
+        Text::Prefix(value) => Text::Prefix(value.to_ascii_lowercase()),
+        Text::Suffix(value) => Text::Suffix(value.to_ascii_lowercase()),
+        Text::Present => Text::Present,
+    })
+}
+
 fn no_extensions<T>(extensions: &[T], at: &str) -> Result<(), Problem> {
     if extensions.is_empty() {
         Ok(())

@@ -60,14 +60,14 @@ impl Policy {
                 clause.is_empty()
                     || clause
                         .iter()
-                        .any(|one| one.matches(connection, principal.unwrap_or("")))
+                        .any(|one| one.matches(connection, principal.unwrap_or(""), self.action))
             })
         })
     }
 }
 
 impl Match {
-    fn matches(&self, connection: &Connection<'_>, principal: &str) -> bool {
+    fn matches(&self, connection: &Connection<'_>, principal: &str, action: Action) -> bool {
         let namespace = connection.peer.map_or("", crate::Identity::namespace);
         let contains = |network: &IpNet, address| network.contains(address);
         let account = |(namespace, account): &(String, String)| {
@@ -92,6 +92,7 @@ impl Match {
                 *port == connection.port
             })
             && kind(&self.service_accounts, &self.not_service_accounts, account)
+            && (self.http.as_ref()).is_none_or(|http| http.matches(connection.request.as_ref(), action))
     }
 
     fn is_empty(&self) -> bool {
@@ -100,12 +101,12 @@ impl Match {
 }
 
 /// One of `values` must match, where there are any, and none of `not`.
-fn kind<T>(values: &[T], not: &[T], matches: impl Fn(&T) -> bool) -> bool {
+pub(super) fn kind<T>(values: &[T], not: &[T], matches: impl Fn(&T) -> bool) -> bool {
     (values.is_empty() || values.iter().any(&matches)) && !not.iter().any(&matches)
 }
 
 impl Text {
-    fn matches(&self, value: &str) -> bool {
+    pub(super) fn matches(&self, value: &str) -> bool {
         match self {
             Self::Exact(exact) => value == exact,
             Self::Prefix(prefix) => value.starts_with(prefix.as_str()),

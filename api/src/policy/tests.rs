@@ -38,6 +38,7 @@ fn verdict(policies: &[Authorization], peer: Option<&Identity>, port: u16) -> Ve
         source: "10.0.0.1".parse().expect("address"),
         destination: "10.0.0.2".parse().expect("address"),
         port,
+        request: None,
     };
     evaluate(&compiled, &connection)
 }
@@ -95,6 +96,7 @@ fn the_audit_names_what_would_have_denied() {
         source: "10.0.0.1".parse().unwrap(),
         destination: "10.0.0.2".parse().unwrap(),
         port: 80,
+        request: None,
     };
     let all = [
         dry("denies", Action::Deny, everybody.clone()),
@@ -413,7 +415,7 @@ proptest! {
     ) {
         let peer = peer.map(|account| Identity::new("cluster.local", "shop", account).expect("valid"));
         let compiled: Vec<_> = policies.iter().map(|one| compile(one).expect("valid")).collect();
-        let connection = Connection { peer: peer.as_ref(), source, destination, port };
+        let connection = Connection { peer: peer.as_ref(), source, destination, port, request: None };
         let seen = Seen {
             principal: peer.as_ref().map(Identity::principal).unwrap_or_default(),
             namespace: peer.as_ref().map(|peer| peer.namespace().to_owned()).unwrap_or_default(),

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use trefoil_api::policy::{Action, Policy, Scope};
 
-use crate::state::{Service, Snapshot, Workload};
+use crate::state::{Guard, Service, Snapshot, Workload};
 
 /// Workloads by uid and services by name.
 #[must_use]
@@ -39,7 +39,10 @@ fn workload(workload: &Workload) -> Value {
         "services": workload.services,
         "policies": workload.policies,
         "placement": placement,
-        "guard": workload.guard.as_ref().map(|guard| guard.identity.to_string()),
+        "guard": workload.guard.as_ref().map(|guard| match guard {
+            Guard::Waypoint { identity, .. } => identity.to_string(),
+            Guard::Closed(reason) => reason.clone(),
+        }),
         "healthy": workload.healthy,
     })
 }

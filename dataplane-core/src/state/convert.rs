@@ -341,13 +341,18 @@ fn placement(from: &message::Extension, at: &str) -> Result<Placement, Malformed
 
 fn guard(from: &message::Extension, at: &str) -> Result<Guard, Malformed> {
     let from: extension::Guard = decode(from, type_url::GUARD, at)?;
-    Ok(Guard {
-        identity: from
-            .identity
-            .parse()
-            .map_err(|error: trefoil_api::identity::NotAnIdentity| {
-                Malformed::new(format!("{at}.identity"), error.to_string())
-            })?,
-        address: from.address,
+    if !from.closed.is_empty() {
+        return Ok(Guard::Closed(from.closed));
+    }
+    required(&from.service, &format!("{at}.service"))?;
+    let identity = from
+        .identity
+        .parse()
+        .map_err(|error: trefoil_api::identity::NotAnIdentity| {
+            Malformed::new(format!("{at}.identity"), error.to_string())
+        })?;
+    Ok(Guard::Waypoint {
+        identity,
+        service: from.service,
     })
 }
