@@ -1,5 +1,7 @@
 //! Tables, and a property: the evaluator agrees with a slow one that follows the words of the specification.
 
+mod http;
+
 use std::net::IpAddr;
 
 use proptest::prelude::*;
