@@ -18,7 +18,7 @@ use crate::local::command::{down, up_detached};
 use crate::local::mesh::Mesh;
 use crate::local::protocol::PodRequest;
 use crate::local::{UpFlags, run};
-use crate::output::{Tone, toned};
+use crate::output::{Format, Tone, toned};
 use crate::planes::Planes;
 use crate::status;
 use cast::Member;
@@ -81,7 +81,8 @@ async fn show(mesh: &Mesh) -> anyhow::Result<()> {
     policy::show(&demo).await?;
     switch::show(&demo).await?;
     heading("What trefoilctl status says");
-    print!("{}", status::render(&status::gather(&demo.planes).await?));
+    let well = status::print(&status::gather(&demo.planes).await?, Format::default())?;
+    anyhow::ensure!(well, "something of the mesh is not as it should be");
     Ok(())
 }
 
@@ -111,7 +112,7 @@ impl Demo {
         let began = Instant::now();
         futures::future::try_join_all(self.members.iter_mut().map(|member| member.start(mesh))).await?;
         println!(
-            "{} pods in {:.1} s: a web front end, an API in two replicas, a Redis, and a program outside the mesh",
+            "{} pods in {:.1} s: a web front end and its orders, an API in two replicas, a Redis, two programs outside the mesh",
             self.members.len(),
             began.elapsed().as_secs_f32()
         );
