@@ -8,7 +8,7 @@ mod pairs;
 mod policy;
 mod switch;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
@@ -35,11 +35,22 @@ pub(crate) async fn run(mesh: Mesh) -> anyhow::Result<i32> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let started = Instant::now();
-    let shown = tokio::select! {
-        shown = show(&mesh) => shown.map(|()| 0),
-        _ = interrupt.recv() => Ok(130),
-        _ = terminate.recv() => Ok(143),
+    let mut asked_to_end = async || {
+        tokio::select! {
+            _ = interrupt.recv() => 130,
+            _ = terminate.recv() => 143,
+        }
     };
+    let mut shown = tokio::select! {
+        shown = show(&mesh) => shown.map(|()| 0),
+        code = asked_to_end() => Ok(code),
+    };
+    // The terminal interrupts what was started here, too, and its end may be seen first.
+    if shown.is_err()
+        && let Ok(code) = tokio::time::timeout(Duration::from_millis(50), asked_to_end()).await
+    {
+        shown = Ok(code);
+    }
     down(&mesh).await?;
     if let Ok(0) = shown {
         println!(

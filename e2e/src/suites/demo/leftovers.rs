@@ -75,10 +75,10 @@ pub(super) async fn none(mesh: &str, trace: &Trace, before: &str) -> anyhow::Res
 
 async fn look(mesh: &str, trace: &Trace, before: &str) -> anyhow::Result<()> {
     let now: BTreeSet<Process> = processes()?.into_iter().map(|(_, process)| process).collect();
-    let still: Vec<&Process> = trace.0.intersection(&now).collect();
+    let still: Vec<String> = trace.0.intersection(&now).map(described).collect();
     ensure!(still.is_empty(), "processes: {still:?}");
-    let named = Trace::of(mesh)?;
-    ensure!(named.0.is_empty(), "processes: {named:?}");
+    let named: Vec<String> = Trace::of(mesh)?.0.iter().map(described).collect();
+    ensure!(named.is_empty(), "processes: {named:?}");
     let namespaces = namespaces(mesh)?;
     ensure!(namespaces.is_empty(), "network namespaces: {namespaces:?}");
     for path in [
@@ -126,6 +126,19 @@ fn processes() -> anyhow::Result<Vec<(PathBuf, Process)>> {
         }
     }
     Ok(found)
+}
+
+fn described((id, _): &Process) -> String {
+    let process = Path::new("/proc").join(id.to_string());
+    let status = std::fs::read_to_string(process.join("status")).unwrap_or_default();
+    let of = |key| {
+        status
+            .lines()
+            .find(|line| line.starts_with(key))
+            .unwrap_or_default()
+    };
+    let arguments = arguments(&process).replace('\0', " ");
+    format!("{id} {arguments:?} {} {}", of("State"), of("PPid"))
 }
 
 fn arguments(process: &Path) -> String {
