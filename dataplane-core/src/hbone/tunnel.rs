@@ -61,6 +61,15 @@ pub(super) enum Remedy {
 }
 
 impl OpenError {
+    /// It was for the other end's plane to be there, to be whom it should be and to answer.
+    pub(crate) fn is_of_far_end(&self) -> bool {
+        match self {
+            Self::Connect(error) => !matches!(**error, ConnectError::Socket(_)),
+            Self::Tls(_) | Self::Http2(_) | Self::TimedOut(_) => true,
+            Self::Certificate(_) | Self::Request(_) | Self::Refused(_) => false,
+        }
+    }
+
     pub(super) fn remedy(&self) -> Remedy {
         match self {
             Self::Http2(error) if error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM) => {

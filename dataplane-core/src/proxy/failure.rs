@@ -76,9 +76,10 @@ impl Failure {
         }
     }
 
-    /// Whose fault it is, seen from `plane`.
-    fn layer(&self, plane: Layer) -> Option<Layer> {
+    /// Whose fault it is, seen from `plane`, of a connection to a workload that is served by `far`.
+    fn layer(&self, plane: Layer, far: Option<Layer>) -> Option<Layer> {
         match self {
+            Self::Tunnel(error) if error.is_of_far_end() => Some(far.unwrap_or(plane)),
             Self::OriginalDestination(_) | Self::Loop(_) => Some(Layer::Redirection),
             Self::Denied(_) | Self::Tunnel(OpenError::Refused(StatusCode::UNAUTHORIZED)) => {
                 Some(Layer::Policy)
@@ -92,14 +93,14 @@ impl Failure {
         }
     }
 
-    pub(super) fn outcome(&self, plane: Layer) -> Outcome {
+    pub(super) fn outcome(&self, plane: Layer, far: Option<Layer>) -> Outcome {
         let policy = match self {
             Self::Denied(denied) => denied.policy().map(str::to_owned),
             _ => None,
         };
         Outcome {
             flag: self.flag(),
-            layer: self.layer(plane),
+            layer: self.layer(plane, far),
             reason: self.to_string(),
             policy,
         }

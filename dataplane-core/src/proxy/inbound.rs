@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::net::TcpStream;
 use trefoil_api::names::port;
+use trefoil_api::proto::trefoil::v1::Plane;
 
 use super::Proxy;
 use super::connections::{Direction, Tracked};
@@ -17,7 +18,7 @@ use crate::forward::{Side, forward};
 use crate::identify::Peer;
 use crate::sockets;
 use crate::state::{Service, Workload};
-use crate::telemetry::{Party, Record, Reporter};
+use crate::telemetry::{Layer, Party, Record, Reporter};
 
 /// A connection to decide.
 pub(super) struct Arrival {
@@ -159,12 +160,21 @@ pub(super) async fn carry(proxy: &Proxy, client: Side, reached: Reached) {
 pub(super) fn close(proxy: &Proxy, record: &mut Record, result: &Result<(), Failure>) {
     match result {
         Ok(()) => record.completed(),
-        Err(failure) => record.ended(failure.outcome(proxy.config.plane)),
+        Err(failure) => record.ended(failure.outcome(proxy.config.plane, far(record))),
     }
 }
 
 /// Puts a failure on record, which ends the record.
 pub(super) fn fail(proxy: &Proxy, mut record: Record, failure: Failure) -> Failure {
-    record.ended(failure.outcome(proxy.config.plane));
+    record.ended(failure.outcome(proxy.config.plane, far(&record)));
     failure
+}
+
+/// The plane that serves the destination, where the control plane says.
+fn far(record: &Record) -> Option<Layer> {
+    match record.destination.workload.as_ref()?.placement.as_ref()?.plane {
+        Plane::Node => Some(Layer::Node),
+        Plane::Sidecar => Some(Layer::Sidecar),
+        Plane::None | Plane::Unspecified => None,
+    }
 }
