@@ -30,9 +30,9 @@ impl IntoResponse for NotAnswered {
 type Asked = State<Arc<Proxy>>;
 
 pub(super) fn routes(proxy: Arc<Proxy>) -> Router {
-    let evaluate = get(
-        async |State(proxy): Asked, Query(question): Query<Arriving>| proxy.evaluate(&question).map(Json),
-    );
+    let evaluate = get(async |State(proxy): Asked, Query(question): Query<Arriving>| {
+        proxy.evaluate(&question).map(Json)
+    });
     let route =
         get(async |State(proxy): Asked, Query(question): Query<Leaving>| proxy.route(&question).map(Json));
     let probe = post(async |State(proxy): Asked, Query(question): Query<Leaving>| {

@@ -132,7 +132,13 @@ fn admit(
 ) -> Result<Allowed, Failure> {
     let destination: SocketAddr = question.destination;
     placed(server, destination)?;
-    Ok(decide(&proxy.store, client, server, question.source, destination)?)
+    Ok(decide(
+        &proxy.store,
+        client,
+        server,
+        question.source,
+        destination,
+    )?)
 }
 
 /// Whether a destination is the pod's own, and not its plane's.
