@@ -2,6 +2,7 @@
 //! whole is refused whole, naming the field; nothing is narrowed or widened.
 
 mod compile;
+mod describe;
 mod evaluate;
 mod http;
 #[cfg(test)]

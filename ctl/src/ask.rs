@@ -11,9 +11,19 @@ pub(crate) async fn get<S>(stream: S, path: &str) -> anyhow::Result<(u16, String
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    ask(stream, "GET", path).await
+}
+
+/// The status and body that a request for `path` is answered with.
+pub(crate) async fn ask<S>(stream: S, method: &str, path: &str) -> anyhow::Result<(u16, String)>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let driver = tokio::spawn(connection);
-    let request = Request::get(path)
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
         .header("host", "localhost")
         .body(Full::<Bytes>::default())?;
     let response = sender.send_request(request).await?;

@@ -8,7 +8,7 @@ mod pairs;
 mod policy;
 mod switch;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
@@ -18,7 +18,7 @@ use crate::local::command::{down, up_detached};
 use crate::local::mesh::Mesh;
 use crate::local::protocol::PodRequest;
 use crate::local::{UpFlags, run};
-use crate::output::{Tone, toned};
+use crate::output::{Format, Tone, toned};
 use crate::planes::Planes;
 use crate::status;
 use cast::Member;
@@ -35,11 +35,22 @@ pub(crate) async fn run(mesh: Mesh) -> anyhow::Result<i32> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let started = Instant::now();
-    let shown = tokio::select! {
-        shown = show(&mesh) => shown.map(|()| 0),
-        _ = interrupt.recv() => Ok(130),
-        _ = terminate.recv() => Ok(143),
+    let mut asked_to_end = async || {
+        tokio::select! {
+            _ = interrupt.recv() => 130,
+            _ = terminate.recv() => 143,
+        }
     };
+    let mut shown = tokio::select! {
+        shown = show(&mesh) => shown.map(|()| 0),
+        code = asked_to_end() => Ok(code),
+    };
+    // The terminal interrupts what was started here, too, and its end may be seen first.
+    if shown.is_err()
+        && let Ok(code) = tokio::time::timeout(Duration::from_millis(50), asked_to_end()).await
+    {
+        shown = Ok(code);
+    }
     down(&mesh).await?;
     if let Ok(0) = shown {
         println!(
@@ -81,7 +92,8 @@ async fn show(mesh: &Mesh) -> anyhow::Result<()> {
     policy::show(&demo).await?;
     switch::show(&demo).await?;
     heading("What trefoilctl status says");
-    print!("{}", status::render(&status::gather(&demo.planes).await?));
+    let well = status::print(&status::gather(&demo.planes).await?, Format::default())?;
+    anyhow::ensure!(well, "something of the mesh is not as it should be");
     Ok(())
 }
 
@@ -111,7 +123,7 @@ impl Demo {
         let began = Instant::now();
         futures::future::try_join_all(self.members.iter_mut().map(|member| member.start(mesh))).await?;
         println!(
-            "{} pods in {:.1} s: a web front end, an API in two replicas, a Redis, and a program outside the mesh",
+            "{} pods in {:.1} s: a web front end and its orders, an API in two replicas, a Redis, two programs outside the mesh",
             self.members.len(),
             began.elapsed().as_secs_f32()
         );

@@ -8,6 +8,7 @@ use anyhow::Context;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use kube::api::{Api, AttachParams, ListParams};
 use kube::{Client, ResourceExt};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
@@ -17,7 +18,8 @@ use crate::ask;
 use crate::local::mesh::{Mesh, Node};
 
 /// How long a process may take to answer: one that is stopped never does.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// A node proxy waits five seconds for its workers.
+const PATIENCE: Duration = Duration::from_secs(7);
 
 /// What a process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -214,19 +216,44 @@ fn runs(pod: &Pod) -> bool {
 impl Plane {
     /// What it answers to a question such as `status`.
     pub(crate) async fn ask(&self, planes: &Planes, question: &str) -> anyhow::Result<Value> {
-        let answer = tokio::time::timeout(PATIENCE, self.answer(planes, question)).await;
-        answer.with_context(|| format!("the {} of {} does not answer", self.role.name(), self.of))?
+        self.question(planes, "GET", question).await
     }
 
-    async fn answer(&self, planes: &Planes, question: &str) -> anyhow::Result<Value> {
-        let body = match &self.way {
+    /// What it answers to a question that may have a method, as what it is.
+    pub(crate) async fn question<Answer: DeserializeOwned>(
+        &self,
+        planes: &Planes,
+        method: &str,
+        question: &str,
+    ) -> anyhow::Result<Answer> {
+        let answer = tokio::time::timeout(PATIENCE, self.answer(planes, method, question)).await;
+        let body =
+            answer.with_context(|| format!("the {} of {} does not answer", self.role.name(), self.of))??;
+        let path = question.split('?').next().unwrap_or_default();
+        serde_json::from_str(&body).with_context(|| {
+            format!(
+                "the {} of {} answered {path} with {body:?}",
+                self.role.name(),
+                self.of
+            )
+        })
+    }
+
+    async fn answer(&self, planes: &Planes, method: &str, question: &str) -> anyhow::Result<String> {
+        match &self.way {
             Way::Socket(path) => {
                 let stream = UnixStream::connect(path).await;
                 let stream = stream
                     .with_context(|| format!("the {} of {} does not answer", self.role.name(), self.of))?;
-                let (status, body) = ask::get(stream, &format!("/{question}")).await?;
-                anyhow::ensure!(status == 200, "{question}: {status}: {body}");
-                body
+                let (status, body) = ask::ask(stream, method, &format!("/{question}")).await?;
+                anyhow::ensure!(
+                    status == 200,
+                    "the {} of {} answered {status}: {}",
+                    self.role.name(),
+                    self.of,
+                    problem(&body)
+                );
+                Ok(body)
             }
             Way::Exec {
                 namespace,
@@ -237,15 +264,23 @@ impl Plane {
             } => {
                 let binary = format!("/{binary}");
                 let mut command = vec![binary.as_str(), "admin", question];
+                if method != "GET" {
+                    command.extend(["--method", method]);
+                }
                 if let Some(socket) = socket {
                     command.extend(["--admin-socket", socket]);
                 }
-                execute(planes.client(), namespace, pod, container, &command).await?
+                execute(planes.client(), namespace, pod, container, &command).await
             }
-        };
-        serde_json::from_str(&body)
-            .with_context(|| format!("the {} of {} answered no JSON", self.role.name(), self.of))
+        }
     }
+}
+
+/// What an answer says is wrong, without what is around it.
+fn problem(body: &str) -> String {
+    let error = serde_json::from_str::<Value>(body).ok();
+    let error = error.and_then(|body| Some(body.get("error")?.as_str()?.to_owned()));
+    error.unwrap_or_else(|| body.trim().to_owned())
 }
 
 /// What a command in a pod's container writes.
@@ -263,11 +298,19 @@ pub(crate) async fn execute(
         .stderr(true);
     let run = async {
         let mut attached = pods.exec(pod, command.to_vec(), &parameters).await?;
-        let mut output = String::new();
+        let (mut output, mut errors) = (String::new(), String::new());
         let mut stdout = attached.stdout().context("no output")?;
-        stdout.read_to_string(&mut output).await?;
+        let mut stderr = attached.stderr().context("no errors")?;
+        let status = attached.take_status().context("no status")?;
+        tokio::try_join!(
+            stdout.read_to_string(&mut output),
+            stderr.read_to_string(&mut errors)
+        )?;
+        let status = status.await;
         attached.join().await?;
-        anyhow::Ok(output)
+        let failed = status.is_some_and(|status| status.status.as_deref() == Some("Failure"));
+        anyhow::ensure!(!failed, "{} {}", problem(&output), errors.trim());
+        Ok(output)
     };
     run.await
         .with_context(|| format!("running {} in {namespace}/{pod}", command[0]))

@@ -1,21 +1,23 @@
 //! `why CLIENT SERVER[:PORT]`: does it work, and if not, which one layer is at fault. It asks the planes what
-//! they hold, then makes a real connection and asks the planes what became of it. It decides nothing for
-//! them.
+//! they hold and what they would do with the connection, then has them make it and asks what became of it.
+//! It decides nothing for them.
 
 mod ends;
 mod findings;
+mod foretold;
+mod judge;
 mod probe;
-#[cfg(test)]
-mod tests;
+mod target;
 
 use serde::Serialize;
+use trefoil_api::question::{Leaving, Probed};
 
-use crate::demo::access::{Line, Log};
 use crate::output::{Format, Table, Tone, toned};
 use crate::planes::Planes;
-use ends::{End, Target};
+use ends::End;
 use findings::Finding;
-use probe::{Outcome, Probe};
+use judge::{Verdict, judge};
+use target::Target;
 
 /// Where a connection can fail, in the order that it meets them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -46,9 +48,9 @@ pub(crate) struct Why {
     /// The one that is.
     layer: Option<Layer>,
     reason: String,
-    remedy: Option<&'static str>,
+    remedy: Option<String>,
     findings: Vec<Finding>,
-    probe: Option<Outcome>,
+    probe: Option<Probed>,
 }
 
 impl Layer {
@@ -77,94 +79,94 @@ impl Layer {
             Self::Application => "see that the program listens on this port on all addresses, and its log",
         }
     }
+
+    /// Of a policy that refuses a client for having no identity.
+    fn identity(client: &End) -> String {
+        let namespace = &client.namespace;
+        format!(
+            "{} has no plane and so no identity: give its namespace one with `trefoilctl label namespace {namespace} \
+             trefoil.dev/dataplane-mode=ambient`; or let the server take plaintext (PeerAuthentication Permissive)",
+            client.name
+        )
+    }
 }
 
 /// Finds out.
 pub(crate) async fn why(planes: &Planes, client: &str, server: &str) -> anyhow::Result<Why> {
     let client = End::pod(planes, client).await?;
-    let target = Target::find(planes, server).await?;
-    let mut findings = findings::of_end(planes, &client).await;
-    if let Some(server) = &target.end {
-        findings.extend(findings::of_end(planes, server).await);
-    }
+    let target = Target::find(planes, server, &client.namespace).await?;
+    let of_client = findings::of_end(planes, &client).await;
+    let mut findings = of_client.findings;
+    let route = match &of_client.plane {
+        Some(plane) => {
+            let (route, finding) = foretold::route(planes, &client, plane, &target).await;
+            findings.push(finding);
+            route
+        }
+        None => None,
+    };
     findings.push(findings::of_target(&target));
-    let probed = match planes.local() {
-        Some(mesh) if target.address.is_some() => Some(probe::make(mesh, &client, &target).await),
+    let server = foretold::server(&target, route.as_ref());
+    let mut arrival = None;
+    if let Some(server) = server {
+        let of_server = findings::of_end(planes, &server.0).await;
+        findings.extend(of_server.findings);
+        if let Some(plane) = of_server.plane
+            && let Some(arriving) = foretold::arriving(&client, route.as_ref(), server)
+        {
+            findings.push(foretold::evaluation(planes, &server.0, &plane, &arriving).await);
+            arrival = Some((plane, arriving));
+        }
+    }
+    let probed = match (of_client.plane, target.address, &arrival) {
+        (Some(plane), Some(destination), _) => {
+            let workload = client.workload.clone();
+            let question = Leaving {
+                workload,
+                destination,
+            };
+            Some(probe::leave(planes, &plane, &question).await)
+        }
+        (None, _, Some((plane, arriving))) if !of_client.meshed => {
+            Some(probe::arrive(planes, plane, arriving).await)
+        }
         _ => None,
     };
-    Ok(judge(&client, &target, findings, probed))
+    let probed = probed.map(|probed| probed.map_err(|error| format!("{error:#}")));
+    let Verdict { layer, reason } = judge(&findings, probed.as_ref());
+    let refused_for_want_of_identity = layer == Some(Layer::Policy)
+        && !of_client.meshed
+        && arrival.is_some_and(|(_, arriving)| arriving.identity.is_none());
+    let remedy = match layer {
+        Some(_) if refused_for_want_of_identity => Some(Layer::identity(&client)),
+        layer => layer.map(|layer| layer.remedy().to_owned()),
+    };
+    Ok(Why {
+        client: client.name,
+        server: target.name,
+        destination: target
+            .address
+            .map_or_else(String::new, |address| address.to_string()),
+        well: layer.is_none(),
+        layer,
+        reason,
+        remedy,
+        findings,
+        probe: probed.and_then(Result::ok),
+    })
 }
 
 /// What is held wrongly about any pod of the mesh.
 pub(crate) async fn faults(planes: &Planes) -> anyhow::Result<Vec<String>> {
     let ends = End::enrolled(planes).await?;
     let held = futures::future::join_all(ends.iter().map(|end| findings::of_end(planes, end))).await;
-    let wrong = held.into_iter().flatten().filter(|finding| !finding.well);
+    let wrong = held
+        .into_iter()
+        .flat_map(|held| held.findings)
+        .filter(|finding| !finding.well);
     Ok(wrong
         .map(|finding| format!("pod {}: {}: {}", finding.of, finding.layer.name(), finding.detail))
         .collect())
-}
-
-/// One layer: the first that is found at fault, else what the planes and the connection say.
-fn judge(client: &End, target: &Target, findings: Vec<Finding>, probed: Option<Probe>) -> Why {
-    let found = findings
-        .iter()
-        .filter(|finding| !finding.well)
-        .min_by_key(|finding| finding.layer);
-    let fault = found
-        .map(|finding| (finding.layer, finding.detail.clone()))
-        .or_else(|| probed.as_ref().and_then(of_probe));
-    let reason = match (&fault, &probed) {
-        (Some((_, reason)), _) => reason.clone(),
-        (None, Some(_)) => "nothing is wrong: a connection was made just now".into(),
-        (None, None) => "nothing is found wrong; no connection was tried".into(),
-    };
-    Why {
-        client: client.name.clone(),
-        server: target.name.clone(),
-        destination: target
-            .address
-            .map_or_else(String::new, |address| address.to_string()),
-        well: fault.is_none(),
-        layer: fault.as_ref().map(|(layer, _)| *layer),
-        remedy: fault.as_ref().map(|(layer, _)| layer.remedy()),
-        reason,
-        findings,
-        probe: probed.map(|probe| probe.outcome),
-    }
-}
-
-/// What the planes say became of the connection, else what the client saw.
-fn of_probe(probe: &Probe) -> Option<(Layer, String)> {
-    let lines = [probe.inbound.as_ref(), probe.outbound.as_ref()];
-    let said = lines.into_iter().flatten().find_map(of_line);
-    said.or_else(|| match &probe.outcome {
-        Outcome::Answered | Outcome::Open => None,
-        Outcome::Closed => Some((
-            Layer::Application,
-            "the connection was made, and closed at once".into(),
-        )),
-        Outcome::Refused(error) => Some((
-            Layer::Application,
-            format!("nothing takes connections there: {error}"),
-        )),
-        Outcome::Silent => Some((Layer::Endpoint, "nobody answers at this address".into())),
-    })
-}
-
-/// The layer that an access log's line blames.
-fn of_line(line: &Line) -> Option<(Layer, String)> {
-    let reason = line.get("reason").to_owned();
-    let layer = match (line.get("layer"), line.get("response_flags")) {
-        ("", _) => return None,
-        ("policy", _) => Layer::Policy,
-        ("redirection", _) => Layer::Redirection,
-        ("application", _) if reason.contains("no healthy endpoint") => Layer::Endpoint,
-        ("application", _) => Layer::Application,
-        (_, "TLS_FAILURE" | "IDENTITY_ERROR") => Layer::Certificate,
-        _ => Layer::Plane,
-    };
-    Some((layer, reason))
 }
 
 /// Prints the answer.
@@ -196,6 +198,7 @@ fn render(why: &Why) -> String {
     };
     let remedy = why
         .remedy
+        .as_ref()
         .map_or_else(String::new, |remedy| format!("\nremedy: {remedy}"));
     format!("{}\n{verdict}: {}{remedy}", table.render(), why.reason)
 }

@@ -3,6 +3,7 @@
 
 mod ask;
 mod log;
+mod questions;
 mod show;
 #[cfg(test)]
 mod tests;
@@ -11,6 +12,7 @@ use std::future::Future;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -22,9 +24,11 @@ use tokio::net::UnixListener;
 use crate::Drain;
 use crate::Readiness;
 use crate::Store;
+use crate::proxy::Proxy;
 
 pub use ask::{Answer, AskError, ask};
 pub use log::{Format, LogError, LogLevel};
+pub use questions::QUESTIONS;
 pub use show::{policies, settings, workloads};
 
 /// The admin interface being put together.
@@ -74,6 +78,16 @@ impl Admin {
         })
         .with("/settings", move || {
             std::future::ready(settings(&for_settings.snapshot()))
+        })
+    }
+
+    /// Adds what a proxy has, and what it answers about connections.
+    #[must_use]
+    pub fn with_proxy(mut self, proxy: &Arc<Proxy>) -> Self {
+        self.routes = self.routes.merge(questions::routes(proxy.clone()));
+        let proxy = proxy.clone();
+        self.with("/connections", move || {
+            std::future::ready(json!({ "connections": proxy.connections() }))
         })
     }
 

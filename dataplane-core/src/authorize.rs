@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use trefoil_api::Identity;
 use trefoil_api::policy::{Connection, Reason, Verdict, audit, evaluate};
 
 use crate::Store;
@@ -63,6 +64,15 @@ impl Denied {
     }
 }
 
+/// What policy says of a connection that it allows. No proof of anything: nothing can be connected to by it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Allowed {
+    /// Which policy allows it, if any has to.
+    pub reason: Reason,
+    /// Dry-run policies that would deny it.
+    pub audit: Vec<String>,
+}
+
 /// Decides whether `peer`, from the address `source`, may reach `destination` of the workload `server`.
 pub fn authorize(
     store: &Store,
@@ -71,6 +81,22 @@ pub fn authorize(
     source: IpAddr,
     destination: SocketAddr,
 ) -> Result<Authorized, Denied> {
+    let Allowed { reason, audit } = decide(store, peer.identity(), server, source, destination)?;
+    Ok(Authorized {
+        reason,
+        audit,
+        destination,
+    })
+}
+
+/// What is decided about a client that is who it is said to be.
+pub fn decide(
+    store: &Store,
+    client: Option<&Identity>,
+    server: &Workload,
+    source: IpAddr,
+    destination: SocketAddr,
+) -> Result<Allowed, Denied> {
     if !store.policies_known() {
         return Err(Denied::NotSynced);
     }
@@ -79,7 +105,7 @@ pub fn authorize(
         return Err(Denied::Policy(Reason::Unknown(unknown)));
     }
     let connection = Connection {
-        peer: peer.identity(),
+        peer: client,
         source: source.to_canonical(),
         destination: destination.ip().to_canonical(),
         port: destination.port(),
@@ -87,10 +113,9 @@ pub fn authorize(
     };
     let policies = || guarding.policies.iter().map(AsRef::as_ref);
     match evaluate(policies(), &connection) {
-        Verdict::Allow(reason) => Ok(Authorized {
+        Verdict::Allow(reason) => Ok(Allowed {
             reason,
             audit: audit(policies(), &connection),
-            destination,
         }),
         Verdict::Deny(reason) => Err(Denied::Policy(reason)),
     }

@@ -3,10 +3,12 @@
 
 mod accept;
 mod connections;
+mod evaluate;
 mod failure;
 mod inbound;
 mod outbound;
 mod pod;
+mod probe;
 #[cfg(test)]
 mod tests;
 mod tunnels;
@@ -18,6 +20,7 @@ use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 
 pub use connections::{Connection, Direction};
+pub use evaluate::NotAnswered;
 pub use pod::Pod;
 
 use crate::authorize::authorize;
@@ -27,6 +30,7 @@ use crate::telemetry::{Layer, Metrics};
 use crate::{Certificates, Drain, Store};
 use connections::Connections;
 use pod::Served;
+use probe::Probes;
 
 /// What a proxy is made of.
 pub struct ProxyParts {
@@ -92,6 +96,7 @@ pub struct Proxy {
     config: ProxyConfig,
     drain: Drain,
     connections: Arc<Connections>,
+    probes: Probes,
     pods: RwLock<HashMap<String, Arc<Served>>>,
 }
 
@@ -106,6 +111,7 @@ impl Proxy {
             config: parts.config,
             drain: parts.drain,
             connections: Arc::default(),
+            probes: Probes::default(),
             pods: RwLock::default(),
         });
         let watched = proxy.clone();

@@ -108,15 +108,12 @@ fn admin(
     proxy: &Arc<Proxy>,
 ) -> axum::Router {
     let certificates = Arc::clone(certificates);
-    let proxy = Arc::clone(proxy);
     Admin::new(drain.clone(), level)
         .with_store(store)
         .with("/certificates", move || {
             std::future::ready(serde_json::json!({ "certificates": certificates.summaries() }))
         })
-        .with("/connections", move || {
-            std::future::ready(serde_json::json!({ "connections": proxy.connections() }))
-        })
+        .with_proxy(proxy)
         .into_routes()
 }
 

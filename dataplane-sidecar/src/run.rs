@@ -143,7 +143,7 @@ impl Sidecar {
 
     fn admin(self: &Arc<Self>, level: LogLevel) -> Admin {
         let config = json!({ "plane": "sidecar", "options": self.options });
-        let (certificates, connections, status) = (self.clone(), self.clone(), self.clone());
+        let (certificates, status) = (self.clone(), self.clone());
         Admin::new(self.drain.clone(), level)
             .with_store(&self.store)
             .with_readiness(&self.readiness)
@@ -151,9 +151,7 @@ impl Sidecar {
             .with("/certificates", move || {
                 std::future::ready(json!({ "certificates": certificates.certificates.summaries() }))
             })
-            .with("/connections", move || {
-                std::future::ready(json!({ "connections": connections.proxy.connections() }))
-            })
+            .with_proxy(&self.proxy)
             .with("/status", move || std::future::ready(status.status()))
     }
 

@@ -9,10 +9,44 @@ mod tls;
 use anyhow::Context;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+use serde::{Deserialize, Serialize};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 #[cfg(test)]
 mod tests;
+
+/// What a certificate says, for those that judge it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Certificate {
+    /// Its URI names, all of them.
+    pub uris: Vec<String>,
+    /// How many names of any kind it has.
+    pub names: usize,
+    /// It may sign others.
+    pub authority: bool,
+    /// Seconds since 1970.
+    pub not_before: i64,
+    /// Seconds since 1970.
+    pub not_after: i64,
+    /// Hexadecimal.
+    pub serial: String,
+}
+
+impl Certificate {
+    /// Reads it.
+    pub fn read(der: &CertificateDer<'_>) -> anyhow::Result<Self> {
+        let (_, certificate) = X509Certificate::from_der(der).context("not a certificate")?;
+        let names = certificate.subject_alternative_name()?;
+        Ok(Self {
+            uris: uri_names(der)?,
+            names: names.map_or(0, |names| names.value.general_names.len()),
+            authority: certificate.is_ca(),
+            not_before: certificate.validity().not_before.timestamp(),
+            not_after: certificate.validity().not_after.timestamp(),
+            serial: certificate.raw_serial_as_string(),
+        })
+    }
+}
 
 /// The URI names of a certificate, all of them.
 pub fn uri_names(certificate: &CertificateDer<'_>) -> anyhow::Result<Vec<String>> {

@@ -1,20 +1,93 @@
 //! What the kernel says of a network namespace: a witness that asks no part of the mesh.
 
-/// Established connections of a port in a network namespace, as the kernel lists them.
-pub async fn sockets(netns: &str, port: u16) -> anyhow::Result<String> {
-    let filter = format!("( sport = :{port} )");
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use anyhow::{Context, ensure};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+/// An established connection, seen from one end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Established {
+    /// This end's address and port, as the kernel writes them.
+    pub local: String,
+    /// The other end's.
+    pub peer: String,
+    /// What tells this socket from all others of the machine.
+    pub inode: u64,
+}
+
+/// Established connections of a network namespace, of those that `ss` is asked for, such as
+/// `( sport = :15008 )`.
+pub async fn established(netns: &str, filter: &str) -> anyhow::Result<Vec<Established>> {
+    let listed = ss(netns, "established", filter).await?;
+    listed.lines().map(read).collect()
+}
+
+/// Listeners of a port in a network namespace.
+pub async fn listeners(netns: &str, port: u16) -> anyhow::Result<String> {
+    ss(netns, "listening", &format!("( sport = :{port} )")).await
+}
+
+/// The programs that have a socket open, by the names of their executables.
+pub fn owners(inode: u64) -> anyhow::Result<Vec<String>> {
+    let wanted = format!("socket:[{inode}]");
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let process = entry?.path();
+        // Processes that end meanwhile are none of ours, nor is what is no process.
+        let (Ok(executable), Ok(open)) = (
+            std::fs::read_link(process.join("exe")),
+            std::fs::read_dir(process.join("fd")),
+        ) else {
+            continue;
+        };
+        let is_it = |path: &Path| std::fs::read_link(path).is_ok_and(|to| to.as_os_str() == wanted.as_str());
+        if open.filter_map(Result::ok).any(|open| is_it(&open.path())) {
+            let program = executable.file_name().unwrap_or_default().to_string_lossy();
+            // What it was started by may be gone, when the mesh is being built anew.
+            found.push(program.trim_end_matches(" (deleted)").to_owned());
+        }
+    }
+    Ok(found)
+}
+
+/// A connection that is made from within a network namespace, and stays as long as it is held.
+pub async fn connect_in(netns: &str, to: SocketAddr) -> anyhow::Result<TcpStream> {
+    let path = Path::new("/run/netns").join(netns);
+    let connecting = move || {
+        let namespace = std::fs::File::open(&path).with_context(|| path.display().to_string())?;
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+        TcpStream::connect(to).with_context(|| format!("connecting to {to}"))
+    };
+    // A thread of its own, which ends in that namespace.
+    let thread = std::thread::spawn(connecting);
+    let joined = tokio::task::spawn_blocking(|| thread.join()).await?;
+    joined.map_err(|_| anyhow::anyhow!("the connecting thread panicked"))?
+}
+
+fn read(line: &str) -> anyhow::Result<Established> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let of = |key| words.iter().find_map(|word| word.strip_prefix(key));
+    let [_, _, local, peer, ..] = words[..] else {
+        anyhow::bail!("ss says {line:?}")
+    };
+    Ok(Established {
+        local: local.into(),
+        peer: peer.into(),
+        inode: of("ino:").with_context(|| format!("ss says {line:?}"))?.parse()?,
+    })
+}
+
+async fn ss(netns: &str, state: &str, filter: &str) -> anyhow::Result<String> {
     let output = tokio::process::Command::new("ip")
-        .args([
-            "netns",
-            "exec",
-            netns,
-            "ss",
-            "-Htn",
-            "state",
-            "established",
-            &filter,
-        ])
+        .args(["netns", "exec", netns, "ss", "-HtneO", "state", state, filter])
         .output()
         .await?;
+    ensure!(output.status.success(), "ss: {}", output.status);
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
+
+#[cfg(test)]
+mod tests;

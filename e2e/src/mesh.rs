@@ -129,6 +129,14 @@ impl Mesh {
         Ok(mesh)
     }
 
+    /// A mesh that is made and named by what is tested. Removed as any other, should that have failed to.
+    pub fn of_another(name: &str) -> anyhow::Result<Self> {
+        Ok(Self {
+            name: name.into(),
+            binaries: binaries()?,
+        })
+    }
+
     /// The folder of the mesh's programs.
     #[must_use]
     pub fn binaries(&self) -> &Path {
@@ -137,10 +145,7 @@ impl Mesh {
 
     /// Removes everything that a mesh of this name consists of.
     pub async fn clean(name: &str) -> anyhow::Result<()> {
-        let mesh = std::mem::ManuallyDrop::new(Self {
-            name: name.into(),
-            binaries: binaries()?,
-        });
+        let mesh = std::mem::ManuallyDrop::new(Self::of_another(name)?);
         mesh.local(&["down"]).await.map(drop)
     }
 

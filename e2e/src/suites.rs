@@ -2,6 +2,7 @@
 //! nothing behind.
 
 mod asking;
+mod demo;
 mod foreign;
 mod kubernetes;
 mod layers;
@@ -33,6 +34,11 @@ struct Suite {
 
 /// All suites, in the order in which they are best read.
 const SUITES: &[Suite] = &[
+    Suite {
+        name: "demo",
+        minimum: 31,
+        run: |report| Box::pin(demo::run(report)),
+    },
     Suite {
         name: "matrix",
         minimum: 63,
@@ -138,5 +144,5 @@ pub async fn clean() -> anyhow::Result<()> {
     for suite in names() {
         Mesh::clean(&mesh_of(suite)).await.context(suite)?;
     }
-    Ok(())
+    Mesh::clean(demo::MESH).await
 }

@@ -428,3 +428,44 @@ proptest! {
         prop_assert_eq!(evaluate(&compiled, &connection).allows(), reference(&policies, &seen));
     }
 }
+
+#[test]
+fn a_policy_is_described_as_it_is_evaluated() {
+    let one = Match {
+        principals: vec![text(MatchType::Prefix("cluster.local/ns/shop/".into()))],
+        not_destination_ports: vec![22],
+        ..Match::default()
+    };
+    let other = Match {
+        namespaces: vec![text(MatchType::Exact("web".into()))],
+        ..Match::default()
+    };
+    let ports = Match {
+        destination_ports: vec![80, 443],
+        ..Match::default()
+    };
+    let rules = vec![
+        Rule {
+            clauses: vec![
+                Clause {
+                    matches: vec![one, other],
+                },
+                Clause::default(),
+                Clause { matches: vec![ports] },
+            ],
+        },
+        Rule {
+            clauses: vec![Clause::default()],
+        },
+        rule(vec![Match::default()]),
+    ];
+    let compiled = compile(&policy("some", Action::Allow, rules)).expect("valid");
+    assert_eq!(
+        compiled.described(),
+        [
+            "(principal is cluster.local/ns/shop/* and port is not 22; or namespace is web) and port is 80 or 443",
+            "any connection",
+            "nothing",
+        ]
+    );
+}

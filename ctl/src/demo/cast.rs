@@ -1,5 +1,6 @@
-//! Who is in the demonstration: a web front end, an API in two replicas, a cache, and programs outside the
-//! mesh. Each is a pod made as a user would make it.
+//! Who is in the demonstration: a web front end and its orders in sidecars, an API in two replicas and a cache
+//! on the nodes' proxies, and two programs outside the mesh, so that every mode meets every mode. Each is a
+//! pod made as a user would make it.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -47,10 +48,12 @@ pub(crate) fn members() -> Vec<Member> {
     };
     vec![
         member("sidecar", "web", "n1", "web", HTTP),
+        member("sidecar", "orders", "n2", "orders", HTTP),
         member("ambient", "api-1", "n1", "api", HTTP),
         member("ambient", "api-2", "n2", "api", HTTP),
         member("ambient", "cache", "n2", "cache", REDIS),
         member("none", "legacy", "n2", "legacy", HTTP),
+        member("none", "partner", "n1", "partner", HTTP),
     ]
 }
 
@@ -58,6 +61,11 @@ impl Member {
     /// NAMESPACE/POD.
     pub(crate) fn full_name(&self) -> String {
         format!("{}/{}", self.namespace, self.name)
+    }
+
+    /// Its identity, if it is of the mesh.
+    pub(crate) fn identity(&self) -> String {
+        format!("spiffe://cluster.local/ns/{}/sa/{}", self.namespace, self.account)
     }
 
     /// HOST:PORT of its service.
@@ -120,7 +128,7 @@ impl Member {
                 "--upstream",
                 "api.ambient:80",
             ],
-            "legacy" => vec!["serve", "--name", "legacy", "--port", &port],
+            name @ ("orders" | "legacy" | "partner") => vec!["serve", "--name", name, "--port", &port],
             name => vec!["serve", "--name", name, "--port", &port, "--cache", &redis],
         };
         let own = [program()?, "demo-app".into()];

@@ -9,10 +9,12 @@ use crate::output::{Table, Tone, toned};
 /// What became of one call.
 #[derive(Debug)]
 pub(super) struct Call {
-    /// How the connection went.
-    pub(super) path: String,
+    /// The planes of both ends: `sidecar`, `node` or `none`.
+    planes: (String, String),
+    /// How the connection was carried, in the words of the access log.
+    carried: String,
     /// The identity that the server's side verified.
-    pub(super) identity: String,
+    identity: Option<String>,
     /// The verdict, and why.
     pub(super) verdict: Verdict,
 }
@@ -26,7 +28,7 @@ pub(super) enum Verdict {
     Denied(String),
 }
 
-/// The table.
+/// The table. Fails once it is printed if it shows what must not be.
 pub(super) async fn show(demo: &Demo) -> anyhow::Result<()> {
     heading("Who reaches whom, by which path, and as whom");
     let mut table = Table::new(&[
@@ -36,6 +38,7 @@ pub(super) async fn show(demo: &Demo) -> anyhow::Result<()> {
         "IDENTITY THAT THE SERVER'S SIDE VERIFIED",
         "VERDICT",
     ]);
+    let mut wrong = Vec::new();
     for client in ["web", "api-2", "legacy"] {
         let client = demo.member(client)?;
         for server in demo
@@ -44,16 +47,18 @@ pub(super) async fn show(demo: &Demo) -> anyhow::Result<()> {
             .filter(|server| server.full_name() != client.full_name())
         {
             let call = call(demo, client, server).await?;
+            wrong.extend(call.wrong(client, server));
             table.row([
                 client.full_name(),
                 server.full_name(),
-                call.path,
-                call.identity,
+                call.path(),
+                call.identity_shown(),
                 call.verdict.shown(),
             ]);
         }
     }
     print!("{}", table.render());
+    anyhow::ensure!(wrong.is_empty(), "{}", wrong.join("; "));
     Ok(())
 }
 
@@ -84,46 +89,68 @@ pub(super) async fn call(demo: &Demo, client: &Member, server: &Member) -> anyho
     } else {
         outbound.wait("outbound", &client.addresses).await
     };
-    let carried = seen
-        .as_ref()
-        .or(sent.as_ref())
-        .map_or("none", |line| line.get("peer"));
+    let line = seen.as_ref().or(sent.as_ref());
+    let identity = seen.as_ref().filter(|line| line.get("peer") != "none");
     Ok(Call {
-        path: path(&from, &to, carried),
-        identity: identity(seen.as_ref(), &to),
-        verdict: verdict(&answer, seen.as_ref().or(sent.as_ref())),
+        carried: line.map_or("none", |line| line.get("peer")).to_owned(),
+        identity: identity.map(|line| line.get("src.identity").to_owned()),
+        verdict: verdict(&answer, line),
+        planes: (from, to),
     })
 }
 
-fn path(from: &str, to: &str, carried: &str) -> String {
-    if carried == "same_node" {
-        return toned(Tone::Good, "within the node proxy, not encrypted to itself");
+impl Call {
+    /// What is not as the design has it, if anything: between planes a tunnel of the client's own identity,
+    /// otherwise plaintext; and an answer always.
+    fn wrong(&self, client: &Member, server: &Member) -> Option<String> {
+        let meshed = client.namespace != "none" && server.namespace != "none";
+        let within =
+            [client, server].map(|member| (member.namespace, member.node)) == [("ambient", client.node); 2];
+        let carried = match (meshed, within) {
+            (true, true) => "same_node",
+            (true, false) => "mutual_tls",
+            _ => "none",
+        };
+        let identity = meshed.then(|| client.identity());
+        let answered = matches!(self.verdict, Verdict::Allowed(_));
+        let right = answered && self.carried == carried && self.identity == identity;
+        (!right).then(|| {
+            format!(
+                "{} → {} was to be answered over {carried} as {}: {self:?}",
+                client.full_name(),
+                server.full_name(),
+                identity.as_deref().unwrap_or("nobody")
+            )
+        })
     }
-    let plane = |plane: &str| match plane {
-        "node" => "node proxy",
-        "sidecar" => "sidecar",
-        _ => "",
-    };
-    let carried = match carried {
-        "mutual_tls" => toned(Tone::Good, "HBONE, mTLS"),
-        _ => toned(Tone::Odd, "plaintext"),
-    };
-    let hops = [plane(from), carried.as_str(), plane(to)];
-    hops.iter()
-        .filter(|hop| !hop.is_empty())
-        .copied()
-        .collect::<Vec<_>>()
-        .join(" → ")
-}
 
-fn identity(seen: Option<&Line>, to: &str) -> String {
-    let verified = seen
-        .filter(|line| line.get("peer") != "none")
-        .map_or("", |line| line.get("src.identity"));
-    match (verified, to) {
-        ("", "none") => toned(Tone::Faint, "(no plane)"),
-        ("", _) => toned(Tone::Faint, "(none: plaintext)"),
-        (verified, _) => verified.to_owned(),
+    fn path(&self) -> String {
+        if self.carried == "same_node" {
+            return toned(Tone::Good, "within the node proxy, not encrypted to itself");
+        }
+        let plane = |plane: &str| match plane {
+            "node" => "node proxy",
+            "sidecar" => "sidecar",
+            _ => "",
+        };
+        let carried = match self.carried.as_str() {
+            "mutual_tls" => toned(Tone::Good, "HBONE, mTLS"),
+            _ => toned(Tone::Odd, "plaintext"),
+        };
+        let hops = [plane(&self.planes.0), carried.as_str(), plane(&self.planes.1)];
+        hops.iter()
+            .filter(|hop| !hop.is_empty())
+            .copied()
+            .collect::<Vec<_>>()
+            .join(" → ")
+    }
+
+    fn identity_shown(&self) -> String {
+        match (&self.identity, self.planes.1.as_str()) {
+            (Some(verified), _) => verified.clone(),
+            (None, "none") => toned(Tone::Faint, "(no plane)"),
+            (None, _) => toned(Tone::Faint, "(none: plaintext)"),
+        }
     }
 }
 

@@ -29,6 +29,10 @@ pub(super) async fn show(demo: &Demo) -> anyhow::Result<()> {
     row(&mut table, "policy applied", demo, applied.elapsed(), &denied);
     let api = (demo.member("api-1")?, demo.member("cache")?);
     let still = call(demo, api.0, api.1).await?;
+    anyhow::ensure!(
+        matches!(still.verdict, Verdict::Allowed(_)),
+        "the policy keeps the API from the cache, which it names"
+    );
     table.row([
         "".into(),
         api.0.full_name(),

@@ -69,7 +69,8 @@ pub(super) async fn show(demo: &Demo) -> anyhow::Result<()> {
             .filter(|line| is_of(line, client.addresses.as_slice()))
             .count()
     };
-    print!("{}", table(&counts, by(&sidecar), by(&node)).render());
+    let (by_sidecar, by_node) = (by(&sidecar), by(&node));
+    print!("{}", table(&counts, by_sidecar, by_node).render());
     for failure in counts.failed.iter().chain(&counts.long_lived_failure).take(3) {
         println!("{}", toned(Tone::Bad, failure));
     }
@@ -77,6 +78,7 @@ pub(super) async fn show(demo: &Demo) -> anyhow::Result<()> {
         counts.failed.is_empty() && counts.long_lived_failure.is_none(),
         "the switch was not seamless: see the counts"
     );
+    anyhow::ensure!(by_sidecar > 0 && by_node > 0, "only one plane served");
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, IsTerminal};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -90,13 +90,16 @@ pub(crate) async fn up_detached(mesh: &Mesh, flags: &UpFlags) -> anyhow::Result<
         .stdout(file.try_clone()?)
         .stderr(file)
         .process_group(0);
-    let mut daemon = command.spawn().context("starting the daemon")?;
+    let mut daemon = Starting(Some(command.spawn().context("starting the daemon")?));
     let answers = async {
         loop {
             if tokio::net::UnixStream::connect(mesh.socket()).await.is_ok() {
+                daemon.0 = None;
                 return anyhow::Ok(());
             }
-            if daemon.try_wait()?.is_some() {
+            if let Some(child) = &mut daemon.0
+                && child.try_wait()?.is_some()
+            {
                 let said = fs::read_to_string(&log).unwrap_or_default();
                 anyhow::bail!("the mesh did not come up:\n{}", said.trim());
             }
@@ -106,6 +109,20 @@ pub(crate) async fn up_detached(mesh: &Mesh, flags: &UpFlags) -> anyhow::Result<
     tokio::time::timeout(PATIENCE, answers)
         .await
         .context("the mesh did not come up in time")?
+}
+
+/// A daemon that does not answer yet. Whoever gives up waiting for it, as one that is interrupted does, ends
+/// it: one that has written no pid file yet would be found by nobody and go on.
+struct Starting(Option<Child>);
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        if let Some(daemon) = &mut self.0 {
+            // It may have ended in between.
+            let _ = daemon.kill();
+            let _ = daemon.wait();
+        }
+    }
 }
 
 /// The daemon's log: beside the mesh's state, which the daemon makes anew.

@@ -1,13 +1,13 @@
-//! The two ends of a question: pods, services, addresses, and what serves them.
+//! A pod at an end of a question.
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 
 use anyhow::Context;
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 
-use trefoil_api::names::annotation;
+use trefoil_api::names::{annotation, workload_uid};
 
 use crate::local::pod_name;
 use crate::planes::Planes;
@@ -19,30 +19,25 @@ pub(super) struct End {
     pub(super) name: String,
     /// Its namespace.
     pub(super) namespace: String,
-    /// Its own name.
-    pub(super) pod: String,
     /// Its uid.
     pub(super) uid: String,
+    /// The uid that its workload has with the planes.
+    pub(super) workload: String,
     /// Its node.
     pub(super) node: String,
-}
-
-/// What is to be reached.
-#[derive(Clone, Debug)]
-pub(super) struct Target {
-    /// As asked.
-    pub(super) name: String,
-    /// What is dialled.
-    pub(super) address: Option<SocketAddr>,
-    /// A pod behind it.
-    pub(super) end: Option<End>,
-    /// The service, how many pods it selects, and how many of them are ready.
-    pub(super) service: Option<(String, usize, usize)>,
+    /// Its first address.
+    pub(super) address: Option<IpAddr>,
+    /// The ports that its containers declare, with their names.
+    pub(super) ports: Vec<(Option<String>, u16)>,
 }
 
 impl End {
-    /// The pod of a name.
+    /// The pod of a name: NAMESPACE/POD, which may be written pod/NAMESPACE/POD.
     pub(super) async fn pod(planes: &Planes, name: &str) -> anyhow::Result<Self> {
+        let name = name
+            .strip_prefix("pod/")
+            .filter(|rest| rest.contains('/'))
+            .unwrap_or(name);
         let (namespace, pod) = pod_name(name)?;
         let object = Api::<Pod>::namespaced(planes.client().clone(), &namespace)
             .get(&pod)
@@ -69,111 +64,40 @@ impl End {
         Ok(pods.iter().filter(redirected).filter_map(Self::of).collect())
     }
 
-    fn of(pod: &Pod) -> Option<Self> {
+    /// A pod, once it is on a node.
+    pub(super) fn of(pod: &Pod) -> Option<Self> {
         let (namespace, name) = (pod.namespace()?, pod.name_any());
+        let spec = pod.spec.as_ref()?;
+        let declared = spec.containers.iter().flat_map(|one| one.ports.iter().flatten());
+        let ports = declared.filter_map(|port| {
+            let number = u16::try_from(port.container_port).ok()?;
+            Some((port.name.clone(), number))
+        });
         Some(Self {
             name: format!("{namespace}/{name}"),
-            namespace,
-            pod: name,
+            workload: workload_uid(&namespace, &name),
             uid: pod.uid()?,
-            node: pod.spec.as_ref()?.node_name.clone()?,
+            node: spec.node_name.clone()?,
+            address: pod
+                .status
+                .as_ref()
+                .and_then(|status| status.pod_ip.as_ref()?.parse().ok()),
+            ports: ports.collect(),
+            namespace,
         })
     }
 }
 
-impl Target {
-    /// What NAMESPACE/NAME[:PORT] is: a pod, or else a service.
-    pub(super) async fn find(planes: &Planes, text: &str) -> anyhow::Result<Self> {
-        let (name, port) = match text.rsplit_once(':') {
-            Some((name, port)) => (
-                name,
-                Some(port.parse().with_context(|| format!("{port:?} is not a port"))?),
-            ),
-            None => (text, None),
-        };
-        let (namespace, own) = pod_name(name)?;
-        let pods = Api::<Pod>::namespaced(planes.client().clone(), &namespace);
-        if let Some(pod) = pods.get_opt(&own).await? {
-            return Self::of_pod(text, &pod, port);
-        }
-        let services = Api::<Service>::namespaced(planes.client().clone(), &namespace);
-        let service = services.get_opt(&own).await?;
-        let service = service.with_context(|| format!("{name} is neither a pod nor a service"))?;
-        let selector = service
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.selector.clone())
-            .unwrap_or_default();
-        let labels = selector
-            .iter()
-            .map(|(key, value)| format!("{key}={value}"))
-            .collect::<Vec<_>>()
-            .join(",");
-        let behind = pods.list(&ListParams::default().labels(&labels)).await?.items;
-        Ok(Self::of_service(text, &service, &behind, port))
-    }
-
-    fn of_pod(text: &str, pod: &Pod, port: Option<u16>) -> anyhow::Result<Self> {
-        let ports = pod
-            .spec
-            .iter()
-            .flat_map(|spec| &spec.containers)
-            .flat_map(|container| container.ports.iter().flatten());
-        let first = ports
-            .into_iter()
-            .find_map(|port| u16::try_from(port.container_port).ok());
-        let port = port
-            .or(first)
-            .with_context(|| format!("which port? {text} names none: give {text}:PORT"))?;
-        let address = pod
-            .status
-            .as_ref()
-            .and_then(|status| status.pod_ip.as_ref()?.parse().ok());
-        Ok(Self {
-            name: text.into(),
-            address: address.map(|address| SocketAddr::new(address, port)),
-            end: End::of(pod),
-            service: None,
-        })
-    }
-
-    fn of_service(text: &str, service: &Service, behind: &[Pod], port: Option<u16>) -> Self {
-        let spec = service.spec.as_ref();
-        let first = spec.and_then(|spec| spec.ports.as_ref()?.first().map(|port| port.port));
-        let port = port.or_else(|| first.and_then(|port| u16::try_from(port).ok()));
-        let address = spec.and_then(|spec| spec.cluster_ip.as_ref()?.parse().ok());
-        let live = behind
-            .iter()
-            .filter(|pod| phase(pod) == "Running")
-            .collect::<Vec<_>>();
-        let ready = live.iter().filter(|pod| is_ready(pod)).count();
-        Self {
-            name: text.into(),
-            address: address
-                .zip(port)
-                .map(|(address, port)| SocketAddr::new(address, port)),
-            end: live.iter().find(|pod| is_ready(pod)).and_then(|pod| End::of(pod)),
-            service: Some((
-                format!(
-                    "{}/{}",
-                    service.namespace().unwrap_or_default(),
-                    service.name_any()
-                ),
-                live.len(),
-                ready,
-            )),
-        }
-    }
-}
-
-fn phase(pod: &Pod) -> &str {
+/// The phase that a pod is in.
+pub(super) fn phase(pod: &Pod) -> &str {
     pod.status
         .as_ref()
         .and_then(|status| status.phase.as_deref())
         .unwrap_or_default()
 }
 
-fn is_ready(pod: &Pod) -> bool {
+/// Whether a pod takes connections of services.
+pub(super) fn is_ready(pod: &Pod) -> bool {
     let conditions = pod
         .status
         .iter()

@@ -9,7 +9,8 @@ use trefoil_cni::kernel;
 use trefoil_cni::namespace::Namespace;
 
 use super::Layer;
-use super::ends::{End, Target};
+use super::ends::End;
+use super::target::Target;
 use crate::config::{list, text};
 use crate::local::mesh::{Mesh, NETNS_ROOT};
 use crate::planes::{Plane, Planes, Role};
@@ -27,7 +28,7 @@ pub(crate) struct Finding {
     pub(crate) detail: String,
 }
 
-fn finding(layer: Layer, end: &End, well: bool, detail: impl Into<String>) -> Finding {
+pub(super) fn finding(layer: Layer, end: &End, well: bool, detail: impl Into<String>) -> Finding {
     Finding {
         layer,
         of: end.name.clone(),
@@ -36,8 +37,19 @@ fn finding(layer: Layer, end: &End, well: bool, detail: impl Into<String>) -> Fi
     }
 }
 
+/// What is held about an end, and the plane to ask about its connections.
+#[derive(Debug)]
+pub(super) struct Held {
+    /// Layer by layer.
+    pub(super) findings: Vec<Finding>,
+    /// Its plane, if it has one and that is as it should be.
+    pub(super) plane: Option<Plane>,
+    /// It has a plane, be it well or not.
+    pub(super) meshed: bool,
+}
+
 /// Everything about an end.
-pub(super) async fn of_end(planes: &Planes, end: &End) -> Vec<Finding> {
+pub(super) async fn of_end(planes: &Planes, end: &End) -> Held {
     let said = said_by_agent(planes, end).await;
     let kernel = match planes.local() {
         Some(mesh) => said_by_kernel(mesh, end).await,
@@ -47,10 +59,23 @@ pub(super) async fn of_end(planes: &Planes, end: &End) -> Vec<Finding> {
     let plane = match said.or(kernel).as_deref() {
         Some("node") => planes.on_node(Role::NodeProxy, &end.node).await.ok(),
         Some("sidecar") => sidecar(planes, end).await,
-        _ => return findings,
+        _ => {
+            return Held {
+                findings,
+                plane: None,
+                meshed: false,
+            };
+        }
     };
-    findings.extend(of_plane(planes, end, plane).await);
-    findings
+    findings.extend(of_plane(planes, end, plane.as_ref()).await);
+    let answers = findings
+        .iter()
+        .all(|finding| finding.well || finding.layer != Layer::Plane);
+    Held {
+        findings,
+        plane: plane.filter(|_| answers),
+        meshed: true,
+    }
 }
 
 async fn sidecar(planes: &Planes, end: &End) -> Option<Plane> {
@@ -69,7 +94,8 @@ pub(super) async fn said_by_agent(planes: &Planes, end: &End) -> Option<String> 
 
 /// The plane that the kernel redirects a pod to.
 async fn said_by_kernel(mesh: &Mesh, end: &End) -> Option<String> {
-    let path = Path::new(NETNS_ROOT).join(mesh.pod_netns(&end.namespace, &end.pod));
+    let pod = end.name.strip_prefix(&end.namespace)?.strip_prefix('/')?;
+    let path = Path::new(NETNS_ROOT).join(mesh.pod_netns(&end.namespace, pod));
     let namespace = Namespace::open(&path).ok()?;
     let plane = kernel::inspect(&namespace).await.ok()?.plane;
     Some(
@@ -105,7 +131,7 @@ fn redirection(end: &End, agent: Option<&str>, kernel: Option<&str>) -> Finding 
     finding(Layer::Redirection, end, well, detail)
 }
 
-async fn of_plane(planes: &Planes, end: &End, plane: Option<Plane>) -> Vec<Finding> {
+async fn of_plane(planes: &Planes, end: &End, plane: Option<&Plane>) -> Vec<Finding> {
     let Some(plane) = plane else {
         return vec![finding(Layer::Plane, end, false, "its plane does not run")];
     };
@@ -113,10 +139,9 @@ async fn of_plane(planes: &Planes, end: &End, plane: Option<Plane>) -> Vec<Findi
         Ok(status) => status,
         Err(error) => return vec![finding(Layer::Plane, end, false, format!("{error:#}"))],
     };
-    let mut findings = vec![running(end, &plane, &status)];
-    let workload = workload(planes, end, &plane).await;
-    let known = !workload.is_null();
-    if !known {
+    let mut findings = vec![running(end, plane, &status)];
+    let workload = workload(planes, end, plane).await;
+    if workload.is_null() {
         findings.push(finding(
             Layer::Plane,
             end,
@@ -125,8 +150,7 @@ async fn of_plane(planes: &Planes, end: &End, plane: Option<Plane>) -> Vec<Findi
         ));
         return findings;
     }
-    findings.extend(certificate(planes, end, &plane, text(&workload, "identity")).await);
-    findings.push(policies(planes, end, &plane, &workload).await);
+    findings.extend(certificate(planes, end, plane, text(&workload, "identity")).await);
     findings
 }
 
@@ -160,11 +184,10 @@ fn running(end: &End, plane: &Plane, status: &Value) -> Finding {
 }
 
 async fn workload(planes: &Planes, end: &End, plane: &Plane) -> Value {
-    let uid = trefoil_api::names::workload_uid(&end.namespace, &end.pod);
     let answer = plane.ask(planes, "workloads").await.unwrap_or_default();
     list(&answer, "workloads")
         .into_iter()
-        .find(|one| text(one, "uid") == uid)
+        .find(|one| text(one, "uid") == end.workload)
         .unwrap_or_default()
 }
 
@@ -186,47 +209,24 @@ async fn certificate(planes: &Planes, end: &End, plane: &Plane, identity: &str) 
     Some(finding(Layer::Certificate, end, state == "valid", detail.trim()))
 }
 
-/// Which policies are in force; what they come to, the connection itself shows.
-async fn policies(planes: &Planes, end: &End, plane: &Plane, workload: &Value) -> Finding {
-    let answer = plane.ask(planes, "policies").await.unwrap_or_default();
-    let named: Vec<String> = list(workload, "policies")
-        .iter()
-        .filter_map(|name| name.as_str().map(Into::into))
-        .collect();
-    let of_end = list(&answer, "policies").into_iter().filter(|policy| {
-        let name = text(policy, "name");
-        match text(policy, "scope") {
-            "mesh" => true,
-            "namespace" => text(policy, "namespace") == end.namespace,
-            _ => named.iter().any(|one| one == name),
-        }
-    });
-    let mut names: Vec<String> = of_end.map(|policy| text(&policy, "name").to_owned()).collect();
-    names.sort();
-    let detail = if names.is_empty() {
-        "none".into()
-    } else {
-        names.join(", ")
-    };
-    finding(Layer::Policy, end, true, format!("in force: {detail}"))
-}
-
 /// Whether there is anybody to reach.
 pub(super) fn of_target(target: &Target) -> Finding {
-    let (well, detail) = match (&target.service, target.address) {
-        (Some((service, 0, _)), _) => (false, format!("service {service} selects no pod that runs")),
-        (Some((service, all, 0)), _) => (
-            false,
-            format!("none of the {all} pods of service {service} is ready"),
-        ),
-        (_, None) => (false, format!("{} has no address", target.name)),
-        (Some((_, all, ready)), Some(address)) => (true, format!("{address}, {ready} of {all} pods ready")),
+    let ready = target.behind.len();
+    let (well, detail) = match (target.selected, target.address) {
+        (Some(0), _) => (false, "selects no pod that runs".into()),
+        (Some(all), _) if ready == 0 => (false, format!("none of the {all} pods that it selects is ready")),
+        (_, None) => (false, "has no address".into()),
+        (Some(all), Some(address)) => (true, format!("{address}, {ready} of {all} pods ready")),
         (None, Some(address)) => (true, address.to_string()),
     };
+    let namesake = target.namesake.as_ref();
+    let namesake = namesake.map_or_else(String::new, |other| {
+        format!("; not {other}, which has the same name")
+    });
     Finding {
         layer: Layer::Endpoint,
         of: target.name.clone(),
         well,
-        detail,
+        detail: detail + &namesake,
     }
 }

@@ -92,6 +92,7 @@ fn one_policy(name: &str, policy: &Policy) -> Value {
             Action::Deny => "deny",
         },
         "dryRun": policy.dry_run,
+        "rules": policy.described(),
     })
 }
 

@@ -10,17 +10,26 @@ use h2::{PingPong, Reason};
 use http::{Request, StatusCode};
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::keepalive::until_silent;
-use super::{FRAME, HANDSHAKE_TIMEOUT, SERVER_HEADERS, SERVER_STREAMS, SMALL_FRAMES, TLS_BUFFER, Window};
+use super::{FRAME, SERVER_HEADERS, SERVER_STREAMS, SMALL_FRAMES, TLS_BUFFER, Window};
 use crate::certificates::CertificateError;
 use crate::forward::TunnelStream;
 use crate::sockets::ConnectError;
 
+#[cfg(test)]
+mod tests;
+
+/// How long the other end's plane may be away. Its listener outlives it: the kernel takes the connection and
+/// what is said first, and the plane's next process answers, after the back-off of whoever starts it.
+const AWAY: Duration = Duration::from_secs(60);
+/// How long the other end's kernel may leave that unacknowledged: then nobody is there who could come back.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(15);
 /// How long the other end may take to answer: it connects to its application first.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -61,6 +70,15 @@ pub(super) enum Remedy {
 }
 
 impl OpenError {
+    /// It was for the other end's plane to be there, to be whom it should be and to answer.
+    pub(crate) fn is_of_far_end(&self) -> bool {
+        match self {
+            Self::Connect(error) => !matches!(**error, ConnectError::Socket(_)),
+            Self::Tls(_) | Self::Http2(_) | Self::TimedOut(_) => true,
+            Self::Certificate(_) | Self::Request(_) | Self::Refused(_) => false,
+        }
+    }
+
     pub(super) fn remedy(&self) -> Remedy {
         match self {
             Self::Http2(error) if error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM) => {
@@ -98,16 +116,25 @@ pub(super) async fn handshake(
 ) -> Result<(SendRequest<Bytes>, Connection<Tls>), OpenError> {
     // The name is of no meaning: the other end is recognised by its identity, and no name is sent.
     let name = ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into());
+    unacknowledged_for(&stream, Some(UNACKNOWLEDGED))?;
     let tls = TlsConnector::from(config).connect_with(name, stream, |session| {
         session.set_buffer_limit(Some(TLS_BUFFER));
     });
     let set_up = async {
         let tls = tls.await.map_err(|error| OpenError::Tls(Arc::new(error)))?;
+        // From here on it would also end a tunnel whose other end takes its time to read.
+        unacknowledged_for(tls.get_ref().0, None)?;
         Ok(builder(window).handshake(tls).await?)
     };
-    timeout(HANDSHAKE_TIMEOUT, set_up)
+    timeout(AWAY, set_up)
         .await
         .unwrap_or(Err(OpenError::TimedOut("the handshake")))
+}
+
+/// The kernel ends the connection once something has stayed unacknowledged for this long.
+fn unacknowledged_for(stream: &TcpStream, limit: Option<Duration>) -> Result<(), OpenError> {
+    let set = SockRef::from(stream).set_tcp_user_timeout(limit);
+    Ok(set.map_err(ConnectError::Socket)?)
 }
 
 fn builder(window: &Window) -> h2::client::Builder {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use http::StatusCode;
 
@@ -50,6 +51,10 @@ pub(super) enum Failure {
     Budget(&'static str),
     #[error("{0}")]
     Forward(#[from] ForwardError),
+    #[error("the server's plane has not answered within {0:?}")]
+    PlaneSilent(Duration),
+    #[error("nobody has answered within {0:?}")]
+    Silent(Duration),
 }
 
 impl Failure {
@@ -76,15 +81,18 @@ impl Failure {
         }
     }
 
-    /// Whose fault it is, seen from `plane`.
-    fn layer(&self, plane: Layer) -> Option<Layer> {
+    /// Whose fault it is, seen from `plane`, of a connection to a workload that is served by `far`.
+    fn layer(&self, plane: Layer, far: Option<Layer>) -> Option<Layer> {
         match self {
+            Self::Tunnel(error) if error.is_of_far_end() => Some(far.unwrap_or(plane)),
+            Self::PlaneSilent(_) => Some(far.unwrap_or(plane)),
             Self::OriginalDestination(_) | Self::Loop(_) => Some(Layer::Redirection),
             Self::Denied(_) | Self::Tunnel(OpenError::Refused(StatusCode::UNAUTHORIZED)) => {
                 Some(Layer::Policy)
             }
             Self::Connect(ConnectError::Socket(_)) => Some(plane),
             Self::Connect(_)
+            | Self::Silent(_)
             | Self::NoEndpoint(_)
             | Self::Tunnel(OpenError::Refused(StatusCode::SERVICE_UNAVAILABLE)) => Some(Layer::Application),
             Self::Forward(_) => None,
@@ -92,14 +100,14 @@ impl Failure {
         }
     }
 
-    pub(super) fn outcome(&self, plane: Layer) -> Outcome {
+    pub(super) fn outcome(&self, plane: Layer, far: Option<Layer>) -> Outcome {
         let policy = match self {
             Self::Denied(denied) => denied.policy().map(str::to_owned),
             _ => None,
         };
         Outcome {
             flag: self.flag(),
-            layer: self.layer(plane),
+            layer: self.layer(plane, far),
             reason: self.to_string(),
             policy,
         }

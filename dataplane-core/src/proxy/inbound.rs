@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::TcpStream;
-use trefoil_api::names::port;
+use trefoil_api::proto::trefoil::v1::Plane;
 
 use super::Proxy;
 use super::connections::{Direction, Tracked};
+use super::evaluate::placed;
 use super::failure::Failure;
 use super::outbound::captured;
 use super::pod::Served;
@@ -17,7 +18,7 @@ use crate::forward::{Side, forward};
 use crate::identify::Peer;
 use crate::sockets;
 use crate::state::{Service, Workload};
-use crate::telemetry::{Party, Record, Reporter};
+use crate::telemetry::{Layer, Party, Record, Reporter};
 
 /// A connection to decide.
 pub(super) struct Arrival {
@@ -75,7 +76,8 @@ pub(super) async fn reach(
     }
 }
 
-async fn try_reach(
+/// The same, on a record that is the caller's to end.
+pub(super) async fn try_reach(
     proxy: &Proxy,
     pod: &Served,
     record: &mut Record,
@@ -92,9 +94,6 @@ async fn try_reach(
     record.path = peer.path();
     record.source = client(proxy, &peer, source);
     record.service = service;
-    if port::RESERVED.contains(&destination.port()) {
-        return Err(Failure::Loop(destination));
-    }
     let (ends, of) = (
         (source, destination),
         (Direction::Inbound, pod.workload_uid.as_str()),
@@ -104,9 +103,7 @@ async fn try_reach(
     let server = pod.workload(proxy).await?;
     record.destination.workload = Some(server.clone());
     // However it came: nobody is carried on to an address that is not the pod's.
-    if !server.addresses.contains(&destination.ip().to_canonical()) {
-        return Err(Failure::WrongDestination(destination.to_string()));
-    }
+    placed(&server, destination)?;
     let authorized = authorize(&proxy.store, &peer, &server, source.ip(), destination)?;
     record.policy = match authorized.reason() {
         trefoil_api::policy::Reason::Matched(policy) => Some(policy.clone()),
@@ -156,15 +153,24 @@ pub(super) async fn carry(proxy: &Proxy, client: Side, reached: Reached) {
 }
 
 /// Puts on record how a connection that was carried has ended.
-pub(super) fn close(proxy: &Proxy, record: &mut Record, result: &Result<(), Failure>) {
+pub(super) fn close<Made>(proxy: &Proxy, record: &mut Record, result: &Result<Made, Failure>) {
     match result {
-        Ok(()) => record.completed(),
-        Err(failure) => record.ended(failure.outcome(proxy.config.plane)),
+        Ok(_) => record.completed(),
+        Err(failure) => record.ended(failure.outcome(proxy.config.plane, far(record))),
     }
 }
 
 /// Puts a failure on record, which ends the record.
 pub(super) fn fail(proxy: &Proxy, mut record: Record, failure: Failure) -> Failure {
-    record.ended(failure.outcome(proxy.config.plane));
+    record.ended(failure.outcome(proxy.config.plane, far(&record)));
     failure
+}
+
+/// The plane that serves the destination, where the control plane says.
+pub(super) fn far(record: &Record) -> Option<Layer> {
+    match record.destination.workload.as_ref()?.placement.as_ref()?.plane {
+        Plane::Node => Some(Layer::Node),
+        Plane::Sidecar => Some(Layer::Sidecar),
+        Plane::None | Plane::Unspecified => None,
+    }
 }

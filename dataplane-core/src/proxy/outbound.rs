@@ -21,8 +21,8 @@ use crate::sockets;
 use crate::state::{Service, Tunnel, Workload};
 use crate::telemetry::{Record, Reporter};
 
-/// The way to a server.
-enum Way {
+/// The way to a server, open.
+pub(super) enum Way {
     /// A socket, or a stream of a tunnel.
     Open(Side),
     /// The application itself, of a pod that is served here too.
@@ -34,7 +34,11 @@ pub(super) async fn serve(proxy: Arc<Proxy>, pod: Arc<Served>, client: TcpStream
     let connected = Box::pin(async {
         let mut record = Record::new(&proxy.metrics, Reporter::Source, source);
         record.source.identity = Some(pod.identity.clone());
-        match connect(&proxy, &pod, &client, &mut record).await {
+        let connected = match captured(&pod, &client) {
+            Ok(destination) => connect(&proxy, &pod, destination, &mut record).await,
+            Err(failure) => Err(failure),
+        };
+        match connected {
             Ok((way, tracked)) => Ok((way, tracked, record)),
             Err(failure) => Err(fail(&proxy, record, failure)),
         }
@@ -58,14 +62,14 @@ pub(super) fn captured(pod: &Served, client: &TcpStream) -> Result<SocketAddr, F
     Ok(destination)
 }
 
-async fn connect(
+/// Connects the pod to what it dialled.
+pub(super) async fn connect(
     proxy: &Proxy,
     pod: &Served,
-    client: &TcpStream,
+    destination: SocketAddr,
     record: &mut Record,
 ) -> Result<(Way, Tracked), Failure> {
     let source = record.source_address;
-    let destination = captured(pod, client)?;
     record.destination_address = Some(destination);
     let own = pod.workload(proxy).await?;
     record.source.workload = Some(own.clone());
@@ -92,28 +96,53 @@ async fn connect(
             towards(proxy, pod, &own, to, record).await?
         }
         Target::NoEndpoint { service } => {
-            let name = service.hostname.clone();
-            record.service = Some(service);
-            return Err(Failure::NoEndpoint(name));
+            record.service = Some(service.clone());
+            return Err(Failure::NoEndpoint(service.hostname.clone()));
         }
-        Target::Refused if proxy.store.snapshot().is_unread(destination.ip()) => {
-            return Err(Failure::NotUnderstood(destination));
-        }
-        Target::Refused => return Err(Failure::NotRegistered(destination)),
+        Target::Refused => return Err(refused_address(proxy, destination)),
     };
     Ok((way, tracked))
 }
 
+/// Why an address is refused.
+pub(super) fn refused_address(proxy: &Proxy, destination: SocketAddr) -> Failure {
+    if proxy.store.snapshot().is_unread(destination.ip()) {
+        return Failure::NotUnderstood(destination);
+    }
+    Failure::NotRegistered(destination)
+}
+
 /// The endpoint that was chosen.
-struct Endpoint {
-    workload: Arc<Workload>,
-    address: SocketAddr,
-    service: Option<Arc<Service>>,
+pub(super) struct Endpoint {
+    pub(super) workload: Arc<Workload>,
+    pub(super) address: SocketAddr,
+    pub(super) service: Option<Arc<Service>>,
+}
+
+/// How an endpoint is reached.
+pub(super) enum Hop {
+    /// As it is: it is outside the mesh.
+    Plain,
+    /// From socket to socket.
+    SameNode(Arc<Served>),
+    /// Through the plane at an address.
+    Tunnel(SocketAddr),
+}
+
+/// How the pod whose workload is `own` reaches an endpoint.
+pub(super) fn hop(proxy: &Proxy, own: &Workload, to: &Endpoint) -> Hop {
+    if to.workload.tunnel == Tunnel::None {
+        return Hop::Plain;
+    }
+    match proxy.same_node(own, &to.workload) {
+        Some(server) => Hop::SameNode(server),
+        None => Hop::Tunnel(SocketAddr::new(to.address.ip(), port::HBONE)),
+    }
 }
 
 impl Endpoint {
     /// Who the server may be: the workload, or whom the dialled service names beside its endpoints' own.
-    fn expected(&self) -> Vec<Identity> {
+    pub(super) fn expected(&self) -> Vec<Identity> {
         let mut expected = vec![self.workload.identity.clone()];
         let named = self.service.iter().flat_map(|service| &service.identities);
         for identity in named {
@@ -132,31 +161,44 @@ async fn towards(
     to: Endpoint,
     record: &mut Record,
 ) -> Result<Way, Failure> {
-    if to.workload.tunnel == Tunnel::None {
-        // Whoever is outside the mesh has proved nothing.
-        record.destination.identity = None;
-        return direct(pod, to.address).await;
+    match hop(proxy, own, &to) {
+        Hop::Plain => {
+            // Whoever is outside the mesh has proved nothing.
+            record.destination.identity = None;
+            direct(pod, to.address).await
+        }
+        Hop::SameNode(server) => {
+            record.path = "same_node";
+            same_node(proxy, pod, &server, to, record.source_address).await
+        }
+        Hop::Tunnel(plane) => {
+            record.path = "mutual_tls";
+            record.tunnel_address = Some(plane);
+            tunnel(proxy, pod, own, &to, plane, record.source_address).await
+        }
     }
-    if let Some(server) = proxy.same_node(own, &to.workload) {
-        record.path = "same_node";
-        let inbound = Record::new(&proxy.metrics, Reporter::Destination, record.source_address);
-        let arrival = Arrival {
-            peer: Peer::same_node(pod.identity.clone()),
-            source: record.source_address,
-            destination: to.address,
-            service: to.service,
-        };
-        let permit = match server.room(proxy) {
-            Ok(permit) => permit,
-            Err(failure) => return Err(refused(proxy, &server, inbound, &arrival, failure)),
-        };
-        let reached = reach(proxy, &server, inbound, arrival).await?;
-        return Ok(Way::SameNode(Box::new(reached), permit));
-    }
-    record.path = "mutual_tls";
-    let plane = SocketAddr::new(to.address.ip(), port::HBONE);
-    record.tunnel_address = Some(plane);
-    tunnel(proxy, pod, own, &to, plane, record.source_address).await
+}
+
+async fn same_node(
+    proxy: &Proxy,
+    pod: &Served,
+    server: &Served,
+    to: Endpoint,
+    source: SocketAddr,
+) -> Result<Way, Failure> {
+    let inbound = Record::new(&proxy.metrics, Reporter::Destination, source);
+    let arrival = Arrival {
+        peer: Peer::same_node(pod.identity.clone()),
+        source,
+        destination: to.address,
+        service: to.service,
+    };
+    let permit = match server.room(proxy) {
+        Ok(permit) => permit,
+        Err(failure) => return Err(refused(proxy, server, inbound, &arrival, failure)),
+    };
+    let reached = reach(proxy, server, inbound, arrival).await?;
+    Ok(Way::SameNode(Box::new(reached), permit))
 }
 
 /// A connection for which the server's pod has no room leaves its line at the server's end too.

@@ -118,6 +118,11 @@ impl Served {
         self.place(proxy, &self.budget.inbound, "inbound")
     }
 
+    /// Leave to make one more connection that did not come from a listener.
+    pub(super) fn dial(&self, proxy: &Proxy) -> Result<OwnedSemaphorePermit, Failure> {
+        self.place(proxy, &self.budget.outbound, "outbound")
+    }
+
     /// Leave to keep one more tunnel, whose client is identified.
     pub(super) fn tunnel(&self, proxy: &Proxy) -> Result<OwnedSemaphorePermit, Failure> {
         self.place(proxy, &self.budget.tunnels, "tunnels")

@@ -4,6 +4,7 @@
 // In a test of its own, a helper is not seen to be one.
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
+mod asked;
 mod bytes;
 mod leave;
 mod mesh;

@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 use trefoil_dataplane_core::admin::Admin;
 
 use super::Shown;
+
+mod about_connections;
 use super::worker::Worker;
 
 #[cfg(test)]
@@ -35,6 +37,7 @@ pub(crate) fn interface(shown: &Shown) -> Admin {
         .with("/certificates", move || {
             gather(certificates.clone(), "/certificates")
         })
+        .map_routes(|routes| routes.merge(about_connections::routes(shown)))
         .map_routes(move |routes| routes.layer(from_fn_with_state(passing_on, pass_on_level)))
 }
 
@@ -94,7 +97,7 @@ fn config(shown: &Shown) -> Value {
 async fn gather(shown: Shown, path: &'static str) -> Value {
     let workers = shown.fleet.workers();
     let answers = join_all(workers.iter().map(|worker| async move {
-        let answer = worker.questions.ask(path, "").await;
+        let answer = worker.questions.ask(&Method::GET, path, "").await;
         let answer = answer.map_err(|error| error.to_string()).and_then(|answer| {
             serde_json::from_slice::<Value>(&answer.body).map_err(|error| error.to_string())
         });
@@ -163,7 +166,7 @@ async fn pass_on_level(State(shown): State<Shown>, request: Request, next: Next)
         let workers = shown.fleet.workers();
         let told = workers
             .iter()
-            .map(|worker| worker.questions.ask("/log-level", &text));
+            .map(|worker| worker.questions.ask(&Method::PUT, "/log-level", &text));
         for error in join_all(told).await.into_iter().filter_map(Result::err) {
             tracing::warn!(%error, "a worker keeps its log level");
         }

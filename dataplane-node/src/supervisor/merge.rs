@@ -31,7 +31,12 @@ pub(crate) fn router(shown: Shown) -> Router {
 
 async fn text(shown: &Shown) -> String {
     let workers = shown.fleet.workers();
-    let answers = join_all(workers.iter().map(|worker| worker.questions.ask("/metrics", ""))).await;
+    let answers = join_all(
+        workers
+            .iter()
+            .map(|worker| worker.questions.ask(&axum::http::Method::GET, "/metrics", "")),
+    )
+    .await;
     let mut page = Page::default();
     page.take(&own(shown));
     let mut counted = String::new();

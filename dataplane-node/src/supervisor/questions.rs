@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use axum::http::Method;
 use tokio::sync::{mpsc, oneshot};
 use trefoil_api::proto::trefoil::worker::{AdminRequest, AdminResponse};
 
@@ -66,7 +67,7 @@ impl Questions {
     }
 
     /// Asks, and waits for the whole answer.
-    pub(crate) async fn ask(&self, path: &str, body: &str) -> Result<Answer, NoAnswer> {
+    pub(crate) async fn ask(&self, method: &Method, path: &str, body: &str) -> Result<Answer, NoAnswer> {
         let (answer, answered) = oneshot::channel();
         let (request, ask) = {
             let mut state = self.lock();
@@ -79,6 +80,7 @@ impl Questions {
         };
         let question = AdminRequest {
             request,
+            method: method.to_string(),
             path: path.into(),
             body: body.into(),
         };

@@ -238,18 +238,12 @@ async fn drop_orphans(certificates: Arc<Certificates>, signer: Arc<ChannelSigner
     }
 }
 
-/// A question with a body sets something, one without asks.
 async fn ask(admin: Router, question: AdminRequest) -> (u32, Vec<u8>) {
-    let method = if question.body.is_empty() {
-        Method::GET
-    } else {
-        Method::PUT
+    let (Ok(path), Ok(method)) = (question.path.parse(), question.method.parse::<Method>()) else {
+        return (400, Vec::new());
     };
     let mut request = Request::new(Body::from(question.body));
     *request.method_mut() = method;
-    let Ok(path) = question.path.parse() else {
-        return (400, Vec::new());
-    };
     *request.uri_mut() = path;
     let response = match admin.oneshot(request).await {
         Ok(response) => response,

@@ -14,14 +14,18 @@ use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-use super::{tls, uri_names};
+use super::{Certificate, tls};
 use crate::programs::MARKER;
 
 /// One CONNECT, as the server saw it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tunnel {
-    /// URI names in the client's certificate.
-    pub peer: Vec<String>,
+    /// The client's certificate.
+    pub certificate: Certificate,
+    /// The version of TLS.
+    pub tls: String,
+    /// The protocol that was agreed on within it.
+    pub protocol: Option<String>,
     /// What was to be connected to.
     pub authority: String,
     /// The request's headers.
@@ -60,14 +64,21 @@ async fn connection(
     seen: Arc<dyn Fn(&Tunnel) + Send + Sync>,
 ) -> anyhow::Result<()> {
     let stream = acceptor.accept(stream).await?;
-    let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
-    let identity = uri_names(certificates.first().context("no client certificate")?)?;
+    let session = stream.get_ref().1;
+    let certificates = session.peer_certificates().unwrap_or_default();
+    let certificate = Certificate::read(certificates.first().context("no client certificate")?)?;
+    let tls = session.protocol_version().map(|version| format!("{version:?}"));
+    let tls = tls.context("no version of TLS")?;
+    let protocol = session.alpn_protocol();
+    let protocol = protocol.map(|protocol| String::from_utf8_lossy(protocol).into_owned());
     let mut connection = h2::server::handshake(stream).await?;
     while let Some(request) = connection.accept().await {
         let (request, response) = request?;
         let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
         seen(&Tunnel {
-            peer: identity.clone(),
+            certificate: certificate.clone(),
+            tls: tls.clone(),
+            protocol: protocol.clone(),
             authority: request.uri().to_string(),
             headers: request
                 .headers()

@@ -50,7 +50,12 @@ async fn both_ends_read_the_others_certificate() {
     assert_eq!(seen.status, Some(200));
     assert!(seen.line.unwrap().starts_with("one 127.0.0.1:"));
     let tunnel = tunnels.lock().unwrap()[0].clone();
-    assert_eq!(tunnel.peer, [CLIENT]);
+    assert_eq!(tunnel.certificate.uris, [CLIENT]);
+    assert_eq!(tunnel.certificate.names, 1);
+    assert_eq!(
+        (tunnel.tls.as_str(), tunnel.protocol.as_deref()),
+        ("TLSv1_3", Some("h2"))
+    );
     assert_eq!(tunnel.authority, "10.0.0.1:9000");
     assert_eq!(tunnel.headers["baggage"], "x");
 

@@ -12,6 +12,7 @@ use crate::mesh::Pod;
 use crate::mesh::standard::Standard;
 use crate::report::Report;
 
+mod presented;
 mod tunnels;
 
 pub(super) async fn run(report: &mut Report) -> anyhow::Result<()> {
@@ -19,6 +20,7 @@ pub(super) async fn run(report: &mut Report) -> anyhow::Result<()> {
     certificates(&standard, report).await?;
     impersonation(&standard, report).await?;
     tunnels::run(&standard, report).await?;
+    presented::run(&standard, report).await?;
     standard.mesh.down().await
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
-use crate::kernel::sockets;
+use crate::kernel::established;
 use crate::mesh::standard::Standard;
 use crate::mesh::{Pod, PodPlan, eventually};
 use crate::programs::bulk::Transfer;
@@ -123,8 +123,8 @@ impl Route<'_> {
         }
         let netns = self.standard.mesh.netns(self.server);
         eventually(Duration::from_secs(10), async || {
-            let open = sockets(&netns, port::BULK).await?;
-            ensure!(open.is_empty(), "the server still holds {open}");
+            let open = established(&netns, &format!("( sport = :{} )", port::BULK)).await?;
+            ensure!(open.is_empty(), "the server still holds {open:?}");
             Ok(())
         })
         .await?;

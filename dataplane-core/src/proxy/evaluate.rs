@@ -1,0 +1,173 @@
+//! What would become of a connection, by what is held now and by the code that decides about real ones.
+//! Nothing is dialled, and nobody may connect by what is answered.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use trefoil_api::Identity;
+use trefoil_api::names::port;
+use trefoil_api::policy::Reason;
+use trefoil_api::question::{Arriving, Evaluation, Fault, Leaving, Route};
+
+use super::Proxy;
+use super::failure::Failure;
+use super::outbound::{Endpoint, Hop, hop, refused_address};
+use super::pod::Served;
+use crate::authorize::{Allowed, decide};
+use crate::resolve::{Target, resolve};
+use crate::state::Workload;
+use crate::telemetry::{Layer, Outcome};
+
+/// Why a question is not answered.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotAnswered {
+    /// Another plane serves it.
+    #[error("workload {0} is not served here")]
+    NotServed(String),
+    /// Served, but the control plane has not described it.
+    #[error("workload {0} is not known here yet")]
+    NotKnown(String),
+    /// Not an identity.
+    #[error("{0}")]
+    Identity(#[from] trefoil_api::identity::NotAnIdentity),
+    /// Too many connections were asked for.
+    #[error("connections are made on request a few a second only: ask again")]
+    Busy,
+}
+
+/// As the access log would say it.
+pub(super) fn fault(failure: &Failure, plane: Layer, far: Option<Layer>) -> Fault {
+    let Outcome {
+        flag, layer, reason, ..
+    } = failure.outcome(plane, far);
+    Fault {
+        layer: layer.unwrap_or(plane).as_str().into(),
+        flag: flag.as_str().into(),
+        reason,
+    }
+}
+
+impl Proxy {
+    /// The pod of a workload, and its workload. It is not waited for.
+    pub(super) fn asked_about(&self, uid: &str) -> Result<(Arc<Served>, Arc<Workload>), NotAnswered> {
+        let pod = self.served().into_iter().find(|pod| pod.workload_uid == uid);
+        let pod = pod.ok_or_else(|| NotAnswered::NotServed(uid.into()))?;
+        let workload = self.store.workload(uid);
+        Ok((pod, workload.ok_or_else(|| NotAnswered::NotKnown(uid.into()))?))
+    }
+
+    /// What would become of a connection to a pod that is served here.
+    pub fn evaluate(&self, question: &Arriving) -> Result<Evaluation, NotAnswered> {
+        let (_, server) = self.asked_about(&question.workload)?;
+        let client = question.identity.as_deref().map(str::parse).transpose()?;
+        let decided = admit(self, client.as_ref(), &server, question);
+        Ok(evaluation(decided, self.config.plane))
+    }
+
+    /// Where a connection of a pod that is served here would be carried, and how.
+    pub fn route(&self, question: &Leaving) -> Result<Route, NotAnswered> {
+        let (pod, own) = self.asked_about(&question.workload)?;
+        let mut route = Route {
+            identity: pod.identity.to_string(),
+            source: own.addresses.first().copied(),
+            path: "none".into(),
+            address: None,
+            workload: None,
+            service: None,
+            next_hop: None,
+            expected: Vec::new(),
+            fault: None,
+        };
+        let destination = question.destination;
+        let failure = match resolve(&self.store, &own, destination, &mut rand::rng()) {
+            Target::Passthrough(address) => {
+                route.address = Some(address);
+                return Ok(route);
+            }
+            Target::Workload {
+                workload,
+                address,
+                service,
+            } => {
+                let to = Endpoint {
+                    workload,
+                    address,
+                    service,
+                };
+                self.towards(&own, &to, &mut route);
+                return Ok(route);
+            }
+            Target::NoEndpoint { service } => {
+                route.service = Some(service.hostname.clone());
+                Failure::NoEndpoint(service.hostname.clone())
+            }
+            Target::Refused => refused_address(self, destination),
+        };
+        route.fault = Some(fault(&failure, self.config.plane, None));
+        Ok(route)
+    }
+
+    fn towards(&self, own: &Workload, to: &Endpoint, route: &mut Route) {
+        route.address = Some(to.address);
+        route.workload = Some(to.workload.uid.clone());
+        route.service = to.service.as_ref().map(|service| service.hostname.clone());
+        match hop(self, own, to) {
+            Hop::Plain => {}
+            Hop::SameNode(_) => route.path = "same_node".into(),
+            Hop::Tunnel(plane) => {
+                route.path = "mutual_tls".into();
+                route.next_hop = Some(plane);
+                route.expected = to.expected().iter().map(ToString::to_string).collect();
+            }
+        }
+    }
+}
+
+/// The checks of a real arrival, in their order.
+fn admit(
+    proxy: &Proxy,
+    client: Option<&Identity>,
+    server: &Workload,
+    question: &Arriving,
+) -> Result<Allowed, Failure> {
+    let destination: SocketAddr = question.destination;
+    placed(server, destination)?;
+    Ok(decide(
+        &proxy.store,
+        client,
+        server,
+        question.source,
+        destination,
+    )?)
+}
+
+/// Whether a destination is the pod's own, and not its plane's.
+pub(super) fn placed(server: &Workload, destination: SocketAddr) -> Result<(), Failure> {
+    if port::RESERVED.contains(&destination.port()) {
+        return Err(Failure::Loop(destination));
+    }
+    if !server.addresses.contains(&destination.ip().to_canonical()) {
+        return Err(Failure::WrongDestination(destination.to_string()));
+    }
+    Ok(())
+}
+
+fn evaluation(decided: Result<Allowed, Failure>, plane: Layer) -> Evaluation {
+    match decided {
+        Ok(Allowed { reason, audit }) => Evaluation {
+            fault: None,
+            policy: match &reason {
+                Reason::Matched(policy) => Some(policy.clone()),
+                _ => None,
+            },
+            reason: reason.to_string(),
+            audit,
+        },
+        Err(failure) => Evaluation {
+            policy: failure.outcome(plane, None).policy,
+            reason: failure.to_string(),
+            audit: Vec::new(),
+            fault: Some(fault(&failure, plane, None)),
+        },
+    }
+}
