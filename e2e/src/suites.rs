@@ -11,6 +11,7 @@ mod programs;
 mod survival;
 mod switch;
 mod theft;
+mod waypoint;
 
 use std::future::Future;
 use std::path::Path;
@@ -78,6 +79,11 @@ const SUITES: &[Suite] = &[
         name: "ztunnel",
         minimum: 35,
         run: |report| Box::pin(foreign::run(report)),
+    },
+    Suite {
+        name: "waypoint",
+        minimum: 46,
+        run: |report| Box::pin(waypoint::run(report)),
     },
     Suite {
         name: "away",

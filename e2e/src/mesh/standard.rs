@@ -65,6 +65,22 @@ impl Standard {
         self.mesh.run(&plan, &[&program, "serve", "--name", &who]).await
     }
 
+    /// A server of one version, behind a service of that name.
+    pub async fn run_version(&self, namespace: &str, version: &str) -> anyhow::Result<Pod> {
+        let plan = PodPlan {
+            namespace: namespace.into(),
+            name: version.into(),
+            node: "n2".into(),
+            account: "server".into(),
+            labels: vec![format!("app={version}")],
+            services: vec![format!("{version}:80:{}", port::HTTP)],
+            ..PodPlan::default()
+        };
+        let who = format!("{namespace}/{version}");
+        let program = self.mesh.program()?;
+        self.mesh.run(&plan, &[&program, "serve", "--name", &who]).await
+    }
+
     /// One more client, which only waits for what is run in it.
     pub async fn run_client(
         &self,
