@@ -7,7 +7,7 @@ use trefoil_api::mesh_config::{MeshConfig, Outbound};
 use trefoil_api::names::{MESH_CONFIG_KEY, MESH_NAMESPACE};
 
 use super::facts::{Pod, PolicyObject, Service, Slice};
-use super::policies::{AuthorizationEntry, PeerAuthenticationEntry};
+use super::policies::Entry;
 use super::{Change, Index, NodePlacements, ObjectKey};
 
 impl Index {
@@ -117,7 +117,7 @@ impl Index {
     fn apply_authorization(&mut self, key: ObjectKey, object: Option<PolicyObject>) {
         let old = self.authorization.remove(&key);
         if let Some(object) = object {
-            let entry = AuthorizationEntry::read(&key, object, old);
+            let entry = Entry::read(&key, object, old);
             self.authorization.insert(key.clone(), entry);
         }
         self.mark_scope(&key.namespace);
@@ -127,7 +127,7 @@ impl Index {
     fn apply_peer_authentication(&mut self, key: ObjectKey, object: Option<PolicyObject>) {
         let old = self.peer_authentication.remove(&key);
         if let Some(object) = object {
-            let entry = PeerAuthenticationEntry::read(&key, object, old);
+            let entry = Entry::read(&key, object, old);
             self.peer_authentication.insert(key.clone(), entry);
         }
         self.mark_scope(&key.namespace);
