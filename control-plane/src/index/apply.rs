@@ -144,10 +144,8 @@ impl Index {
             }
             Some(Ok(config)) => self.good_config.insert(config).clone(),
             Some(Err(error)) => {
-                self.config_errors.push(FieldError {
-                    field: MESH_CONFIG_KEY.into(),
-                    problem: error.to_string(),
-                });
+                self.config_errors
+                    .push(FieldError::new(MESH_CONFIG_KEY, error.to_string()));
                 // With no good version, what it would have guarded is closed.
                 self.good_config.clone().unwrap_or_else(|| MeshConfig {
                     default_mtls: MtlsMode::Strict,
