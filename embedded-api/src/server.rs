@@ -12,12 +12,13 @@ use serde_json::Value;
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 use tokio_util::sync::CancellationToken;
+use trefoil_api::crd::FieldError;
 
 use crate::authorize::{Action, Subject, Verdict, authorize};
 use crate::lifecycle::Birth;
 use crate::render::Form;
 use crate::route::{self, Query, Resource, Route};
-use crate::status::{ApiError, FieldError, respond};
+use crate::status::{ApiError, respond};
 use crate::store::Store;
 use crate::tokens::{ISSUER, Tokens};
 use crate::{body, discovery, reviews, verbs};

@@ -19,6 +19,16 @@ pub struct FieldError {
     pub problem: String,
 }
 
+impl FieldError {
+    /// A fault of a field.
+    pub fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self {
+            field: field.into(),
+            problem: problem.into(),
+        }
+    }
+}
+
 /// Whether an object may be stored. Kinds that the mesh does not read are not looked into.
 pub fn validate(group: &str, kind: &str, object: &Value) -> Result<(), Vec<FieldError>> {
     match (group, kind) {
@@ -186,10 +196,7 @@ fn spec<Spec: serde::de::DeserializeOwned>(object: &Value) -> Result<Spec, Vec<F
 }
 
 fn one(field: &str, problem: impl Into<String>) -> Vec<FieldError> {
-    vec![FieldError {
-        field: field.into(),
-        problem: problem.into(),
-    }]
+    vec![FieldError::new(field, problem)]
 }
 
 fn text(value: &str) -> k8s_openapi::apimachinery::pkg::util::intstr::IntOrString {
