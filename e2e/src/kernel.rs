@@ -1,11 +1,18 @@
 //! What the kernel says of a network namespace: a witness that asks no part of the mesh.
 
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use crate::programs::MARKER;
+
+/// How long an answer may take.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// An established connection, seen from one end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,18 +60,34 @@ pub fn owners(inode: u64) -> anyhow::Result<Vec<String>> {
     Ok(found)
 }
 
-/// A connection that is made from within a network namespace, and stays as long as it is held.
-pub async fn connect_in(netns: &str, to: SocketAddr) -> anyhow::Result<TcpStream> {
+/// Does something from within a network namespace: sockets that are made there stay there.
+pub async fn inside<Made: Send + 'static>(
+    netns: &str,
+    make: impl FnOnce() -> anyhow::Result<Made> + Send + 'static,
+) -> anyhow::Result<Made> {
     let path = Path::new("/run/netns").join(netns);
-    let connecting = move || {
+    // A thread of its own, which ends in that namespace.
+    let thread = std::thread::spawn(move || {
         let namespace = std::fs::File::open(&path).with_context(|| path.display().to_string())?;
         move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
-        TcpStream::connect(to).with_context(|| format!("connecting to {to}"))
-    };
-    // A thread of its own, which ends in that namespace.
-    let thread = std::thread::spawn(connecting);
+        make()
+    });
     let joined = tokio::task::spawn_blocking(|| thread.join()).await?;
-    joined.map_err(|_| anyhow::anyhow!("the connecting thread panicked"))?
+    joined.map_err(|_| anyhow::anyhow!("what was done in {netns} panicked"))?
+}
+
+/// A connection from within a network namespace, over which the test server's port for lines has answered.
+pub async fn answered_in(netns: &str, to: SocketAddr) -> anyhow::Result<TcpStream> {
+    let connecting = move || {
+        let mut stream = TcpStream::connect(to).with_context(|| format!("connecting to {to}"))?;
+        stream.set_read_timeout(Some(ANSWER))?;
+        stream.write_all(format!("{MARKER}\n").as_bytes())?;
+        let mut line = String::new();
+        BufReader::new(&stream).read_line(&mut line)?;
+        ensure!(line.contains(MARKER), "{line:?} was answered");
+        Ok(stream)
+    };
+    inside(netns, connecting).await
 }
 
 fn read(line: &str) -> anyhow::Result<Established> {

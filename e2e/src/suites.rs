@@ -6,6 +6,7 @@ mod demo;
 mod foreign;
 mod kubernetes;
 mod layers;
+mod limits;
 mod matrix;
 mod programs;
 mod survival;
@@ -36,7 +37,7 @@ struct Suite {
 const SUITES: &[Suite] = &[
     Suite {
         name: "demo",
-        minimum: 31,
+        minimum: 33,
         run: |report| Box::pin(demo::run(report)),
     },
     Suite {
@@ -66,13 +67,18 @@ const SUITES: &[Suite] = &[
     },
     Suite {
         name: "who-may-ask",
-        minimum: 42,
+        minimum: 48,
         run: |report| Box::pin(asking::run(report)),
     },
     Suite {
         name: "layers",
-        minimum: 16,
+        minimum: 22,
         run: |report| Box::pin(layers::run(report)),
+    },
+    Suite {
+        name: "limits",
+        minimum: 5,
+        run: |report| Box::pin(limits::run(report)),
     },
     Suite {
         name: "ztunnel",

@@ -57,13 +57,13 @@ pub struct Answer {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
-    /// The first byte of the response arrived.
+    /// The response arrived: not its first byte alone, since one that breaks off serves nobody.
     Served(Answer),
     /// The connection was refused.
     Refused,
     /// The connection was reset.
     Reset,
-    /// The connection ended before the first byte.
+    /// The connection ended before the response had.
     Closed,
     /// Nothing came in time.
     Late,
@@ -138,7 +138,7 @@ impl Session {
         })
     }
 
-    /// One request; returns when the response has begun and could be read.
+    /// One request; returns when the response has been read.
     pub async fn exchange(&mut self) -> anyhow::Result<Answer> {
         match self {
             Self::Http1(sender, host) => {

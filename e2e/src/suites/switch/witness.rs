@@ -2,15 +2,13 @@
 //! opened or accepted for it. Neither the agent nor a plane is asked.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Write};
-use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 
-use crate::kernel::{connect_in, established, owners};
+use crate::kernel::{answered_in, established, owners};
 use crate::mesh::{Mesh, Pod, eventually};
-use crate::programs::{MARKER, port};
+use crate::programs::port;
 
 /// How long is waited for what is promised sooner.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -63,7 +61,7 @@ pub(super) async fn carried_by(
 
 /// The owners of the socket that took what the client dialled, at the port of the plane.
 async fn at_client(mesh: &Mesh, client: &Pod, server: &Pod, listener: u16) -> anyhow::Result<Vec<String>> {
-    let stream = fresh(mesh, client, server).await?;
+    let stream = answered_in(&mesh.netns(client), server.at(port::TCP)).await?;
     let source = stream.local_addr()?.port();
     let filter = format!("( sport = :{listener} and dport = :{source} )");
     let accepted = established(&mesh.netns(client), &filter).await?;
@@ -78,7 +76,7 @@ async fn at_server(mesh: &Mesh, client: &Pod, server: &Pod) -> anyhow::Result<Ve
     let netns = mesh.netns(server);
     let filter = format!("( dport = :{} )", port::TCP);
     let before: BTreeSet<u64> = inodes(&netns, &filter).await?;
-    let _stream = fresh(mesh, client, server).await?;
+    let _stream = answered_in(&mesh.netns(client), server.at(port::TCP)).await?;
     let after = inodes(&netns, &filter).await?;
     let opened: Vec<u64> = after.difference(&before).copied().collect();
     let [opened] = opened[..] else {
@@ -90,18 +88,4 @@ async fn at_server(mesh: &Mesh, client: &Pod, server: &Pod) -> anyhow::Result<Ve
 async fn inodes(netns: &str, filter: &str) -> anyhow::Result<BTreeSet<u64>> {
     let sockets = established(netns, filter).await?;
     Ok(sockets.iter().map(|socket| socket.inode).collect())
-}
-
-/// A connection over which the application has answered.
-async fn fresh(mesh: &Mesh, client: &Pod, server: &Pod) -> anyhow::Result<TcpStream> {
-    let mut stream = connect_in(&mesh.netns(client), server.at(port::TCP)).await?;
-    let exchange = move || {
-        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        stream.write_all(format!("{MARKER}\n").as_bytes())?;
-        let mut line = String::new();
-        BufReader::new(&stream).read_line(&mut line)?;
-        ensure!(line.contains(MARKER), "{line:?} was answered");
-        Ok(stream)
-    };
-    tokio::task::spawn_blocking(exchange).await?
 }
