@@ -1,4 +1,10 @@
-//! What the kernel says of a network namespace: a witness that asks no part of the mesh.
+//! What the kernel says of a network namespace and of processes: a witness that asks no part of the mesh.
+
+mod connections;
+mod processes;
+
+pub use connections::{Connection, connections, sockets_of};
+pub use processes::{control_group, parent, program, running};
 
 /// Established connections of a port in a network namespace, as the kernel lists them.
 pub async fn sockets(netns: &str, port: u16) -> anyhow::Result<String> {
