@@ -92,16 +92,22 @@ impl Container {
         }
         let begun = Instant::now();
         let (mut before, mut looked) = (now(), begun);
-        while self.number("memory.oom_control", "oom_kill ")? == kills {
+        loop {
+            let at = now();
+            let due = looked.elapsed() > Duration::from_millis(100);
+            let look = due.then(|| self.carried(server)).transpose()?;
+            if self.number("memory.oom_control", "oom_kill ")? != kills {
+                break;
+            }
+            // Nobody was killed until here: that is what was seen on the living.
+            before = at;
+            if let Some(look) = look {
+                (carried, looked) = (look, Instant::now());
+            }
             ensure!(
                 begun.elapsed() < Duration::from_secs(20),
                 "the kernel killed nothing"
             );
-            before = now();
-            if looked.elapsed() > Duration::from_millis(100) {
-                carried = self.carried(server)?;
-                looked = Instant::now();
-            }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let after = now();

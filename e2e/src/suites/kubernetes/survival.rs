@@ -15,6 +15,9 @@ use crate::programs::port;
 use crate::programs::session::Outcome;
 use crate::report::Report;
 
+#[cfg(test)]
+mod tests;
+
 /// Long-lived connections, and how many of them must be seen on the process before it ends.
 const CROWD: (&str, usize) = ("1000", 900);
 /// Attempts at 50 a second for 15 s: the fewest that each load must have made.
