@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, ensure};
-use k8s_openapi::List;
 use k8s_openapi::api::core::v1::Pod;
+use serde::Deserialize;
 
 use super::Cluster;
 use crate::kernel::{control_group, running};
@@ -20,6 +20,12 @@ const PROGRAMS: [(&str, usize, u64); 4] = [
     ("trefoil-sidecar", 5, 100),
 ];
 
+/// What kubectl prints of several pods.
+#[derive(Deserialize)]
+struct Pods {
+    items: Vec<Pod>,
+}
+
 pub(super) async fn run(cluster: &Cluster, report: &mut Report) {
     report.check("nothing crashes by itself", stable(cluster).await);
     report.check("memory of the mesh's processes", memory());
@@ -28,7 +34,7 @@ pub(super) async fn run(cluster: &Cluster, report: &mut Report) {
 /// Every container runs, or is done, and none was started again but that which the suite ended.
 async fn stable(cluster: &Cluster) -> anyhow::Result<String> {
     let pods = cluster.kubectl(&["get", "pods", "-A", "-o", "json"]).await?;
-    let pods: List<Pod> = serde_json::from_str(&pods).context("reading the pods")?;
+    let pods: Pods = serde_json::from_str(&pods).context("reading the pods")?;
     let (mut containers, mut again) = (0, 0);
     for pod in &pods.items {
         let name = pod.metadata.name.as_deref().unwrap_or_default();

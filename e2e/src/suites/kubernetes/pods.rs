@@ -272,6 +272,7 @@ async fn joins(cluster: &Cluster, server: &Target) -> anyhow::Result<String> {
     let after = cluster.kubectl(&get).await?;
     ensure!(before == after, "it was {before}, and is {after}");
     Ok(format!(
-        "the same container; both ways in tunnels; established before: {tally}"
+        "the same container, both ways in tunnels; of connections that strangers had then, {} of {} ended",
+        tally.connections_lost, tally.connections
     ))
 }

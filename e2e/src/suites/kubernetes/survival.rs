@@ -22,6 +22,9 @@ mod tests;
 const CROWD: (&str, usize) = ("1000", 900);
 /// Attempts at 50 a second for 15 s: the fewest that each load must have made.
 const ATTEMPTS: u64 = 700;
+/// The most attempts of a load that may be in flight, and how old they may be, in milliseconds: what is in
+/// flight for longer was not being served.
+const IN_FLIGHT: (usize, u64) = (10, 1000);
 /// How long a load may take: the last attempts may have to wait.
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -29,8 +32,6 @@ const LIMIT: Duration = Duration::from_secs(120);
 struct Fate {
     name: &'static str,
     starved: bool,
-    /// The most attempts of a load that may be in flight.
-    in_flight: usize,
     /// What the slowest attempt must have waited, in milliseconds: otherwise none was made meanwhile.
     waited: u64,
 }
@@ -39,15 +40,11 @@ const FATES: [Fate; 2] = [
     Fate {
         name: "the node proxy's container is killed",
         starved: false,
-        // 50 attempts a second that take milliseconds.
-        in_flight: 2,
         waited: 500,
     },
     Fate {
         name: "the node proxy runs out of memory",
         starved: true,
-        // Those whose carrier had no memory to serve them take longer.
-        in_flight: 10,
         waited: 50,
     },
 ];
@@ -176,7 +173,9 @@ fn none_refused(tally: &Tally, ending: &Ending, fate: &Fate) -> anyhow::Result<S
         "no attempt was made meanwhile: {tally}"
     );
     for attempt in &tally.unserved {
-        let in_flight = attempt.begun <= ending.after && attempt.ended >= ending.before;
+        let in_flight = attempt.begun <= ending.after
+            && attempt.ended >= ending.before
+            && attempt.begun + IN_FLIGHT.1 >= ending.before;
         let broken = matches!(attempt.outcome, Outcome::Reset | Outcome::Closed);
         ensure!(
             in_flight && broken,
@@ -185,7 +184,7 @@ fn none_refused(tally: &Tally, ending: &Ending, fate: &Fate) -> anyhow::Result<S
         );
     }
     let ended = tally.unserved.len();
-    ensure!(ended <= fate.in_flight, "{ended} in flight: {tally}");
+    ensure!(ended <= IN_FLIGHT.0, "{ended} in flight: {tally}");
     Ok(format!(
         "{} of {} served, among them all that began after the end; {ended} in flight ended with it; the slowest \
          waited {} ms",

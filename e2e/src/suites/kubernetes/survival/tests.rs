@@ -48,12 +48,10 @@ fn nothing_else_may() {
         // In flight, and told so otherwise than by its end.
         &[(9_998, 10_012, Outcome::Refused)],
         &[(9_998, 70_000, Outcome::Late)],
+        // Not served for long before it.
+        &[(8_000, 10_012, reset.clone())],
         // More than can have been in flight.
-        &[
-            (9_998, 10_012, reset.clone()),
-            (9_999, 10_012, reset.clone()),
-            (10_000, 10_012, reset),
-        ],
+        &vec![(9_998, 10_012, reset); IN_FLIGHT.0 + 1],
     ] {
         let tally = tally(unserved);
         none_refused(&tally, &ENDING, &FATES[0]).unwrap_err();
