@@ -1,4 +1,10 @@
-//! What the kernel says of a network namespace: a witness that asks no part of the mesh.
+//! What the kernel says of a network namespace and of processes: a witness that asks no part of the mesh.
+
+mod connections;
+mod processes;
+
+pub use connections::{Connection, connections, sockets_of};
+pub use processes::{control_group, parent, program, running};
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -35,29 +41,6 @@ pub async fn established(netns: &str, filter: &str) -> anyhow::Result<Vec<Establ
 /// Listeners of a port in a network namespace.
 pub async fn listeners(netns: &str, port: u16) -> anyhow::Result<String> {
     ss(netns, "listening", &format!("( sport = :{port} )")).await
-}
-
-/// The programs that have a socket open, by the names of their executables.
-pub fn owners(inode: u64) -> anyhow::Result<Vec<String>> {
-    let wanted = format!("socket:[{inode}]");
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir("/proc")? {
-        let process = entry?.path();
-        // Processes that end meanwhile are none of ours, nor is what is no process.
-        let (Ok(executable), Ok(open)) = (
-            std::fs::read_link(process.join("exe")),
-            std::fs::read_dir(process.join("fd")),
-        ) else {
-            continue;
-        };
-        let is_it = |path: &Path| std::fs::read_link(path).is_ok_and(|to| to.as_os_str() == wanted.as_str());
-        if open.filter_map(Result::ok).any(|open| is_it(&open.path())) {
-            let program = executable.file_name().unwrap_or_default().to_string_lossy();
-            // What it was started by may be gone, when the mesh is being built anew.
-            found.push(program.trim_end_matches(" (deleted)").to_owned());
-        }
-    }
-    Ok(found)
 }
 
 /// Does something from within a network namespace: sockets that are made there stay there.

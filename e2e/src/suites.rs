@@ -52,12 +52,12 @@ const SUITES: &[Suite] = &[
     },
     Suite {
         name: "switch",
-        minimum: 12,
+        minimum: 13,
         run: |report| Box::pin(switch::run(report)),
     },
     Suite {
         name: "survival",
-        minimum: 41,
+        minimum: 44,
         run: |report| Box::pin(survival::run(report)),
     },
     Suite {

@@ -176,8 +176,25 @@ impl Session {
 
 /// One attempt on a connection of its own.
 pub async fn attempt(protocol: Protocol, target: SocketAddr, limit: Duration) -> Outcome {
-    let whole = async { Session::open(protocol, target).await?.exchange().await };
-    classify(tokio::time::timeout(limit, whole).await)
+    attempt_and_keep(protocol, target, limit).await.0
+}
+
+/// The same; the connection stays open for as long as it is kept.
+pub async fn attempt_and_keep(
+    protocol: Protocol,
+    target: SocketAddr,
+    limit: Duration,
+) -> (Outcome, Option<Session>) {
+    let whole = async {
+        let mut session = Session::open(protocol, target).await?;
+        let answer = session.exchange().await?;
+        anyhow::Ok((answer, session))
+    };
+    match tokio::time::timeout(limit, whole).await {
+        Ok(Ok((answer, session))) => (Outcome::Served(answer), Some(session)),
+        Ok(Err(error)) => (classify(Ok(Err(error))), None),
+        Err(elapsed) => (classify(Err(elapsed)), None),
+    }
 }
 
 /// The outcome of something that was given a time limit.
