@@ -12,7 +12,7 @@ mod target;
 use serde::Serialize;
 use trefoil_api::question::{Leaving, Probed};
 
-use crate::output::{Format, Table, Tone, toned};
+use crate::output::{Format, Table, Tone, causes, toned};
 use crate::planes::Planes;
 use ends::End;
 use findings::Finding;
@@ -132,7 +132,7 @@ pub(crate) async fn why(planes: &Planes, client: &str, server: &str) -> anyhow::
         }
         _ => None,
     };
-    let probed = probed.map(|probed| probed.map_err(|error| format!("{error:#}")));
+    let probed = probed.map(|probed| probed.map_err(|error| causes(&error)));
     let Verdict { layer, reason } = judge(&findings, probed.as_ref());
     let refused_for_want_of_identity = layer == Some(Layer::Policy)
         && !of_client.meshed
