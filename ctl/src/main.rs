@@ -137,11 +137,14 @@ fn demo_mesh(mesh: &Mesh) -> anyhow::Result<Mesh> {
 async fn local(mesh: Mesh, format: output::Format, command: LocalCommand) -> anyhow::Result<i32> {
     use local::{command as commands, run};
     match command {
-        LocalCommand::Up(flags) => commands::up(mesh, flags).await?,
+        LocalCommand::Up(flags) => commands::up(mesh, flags, format).await?,
         LocalCommand::Down => {
-            if !commands::down(&mesh).await? {
-                println!("there was no mesh {}", mesh.name);
-            }
+            let done = if commands::down(&mesh).await? {
+                "removed"
+            } else {
+                "was not there"
+            };
+            output::print_done(&[output::Done::new(format!("mesh/{}", mesh.name), done)], format)?;
         }
         LocalCommand::Run(flags) => return run::run(&mesh, (*flags).request()).await,
         LocalCommand::Exec { pod, command } => {
@@ -150,9 +153,9 @@ async fn local(mesh: Mesh, format: output::Format, command: LocalCommand) -> any
         }
         LocalCommand::Demo => return demo::run(demo_mesh(&mesh)?).await,
         LocalCommand::Status => commands::status(&mesh, format).await?,
-        LocalCommand::Delete { pods } => commands::delete(&mesh, &pods).await?,
+        LocalCommand::Delete { pods } => commands::delete(&mesh, &pods, format).await?,
         LocalCommand::Logs { of, sidecar } => commands::logs(&mesh, of.as_deref(), sidecar)?,
-        LocalCommand::Namespace { name, mode } => commands::namespace(&mesh, &name, &mode).await?,
+        LocalCommand::Namespace { name, mode } => commands::namespace(&mesh, &name, &mode, format).await?,
         LocalCommand::Enter(_) => anyhow::bail!("namespaces are entered before anything else is done"),
     }
     Ok(0)

@@ -84,6 +84,9 @@ impl Done {
 
 /// Prints what was done, in order.
 pub(crate) fn print_done(done: &[Done], format: Format) -> anyhow::Result<()> {
+    if done.is_empty() && format == Format::Text {
+        return Ok(());
+    }
     format.print(&done, || {
         done.iter().map(Done::render).collect::<Vec<_>>().join("\n")
     })

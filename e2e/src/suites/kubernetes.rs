@@ -18,10 +18,11 @@ use crate::programs::port;
 use crate::programs::session::Protocol;
 use crate::report::Report;
 
+mod ctl;
 mod survival;
 
 /// The fewest checks that it makes.
-pub(super) const MINIMUM: usize = 55;
+pub(super) const MINIMUM: usize = 55 + ctl::CHECKS;
 /// How long a command may take.
 const LIMIT: Duration = Duration::from_secs(90);
 const NAMESPACES: [&str; 3] = ["none", "sidecar", "ambient"];
@@ -137,6 +138,7 @@ pub(super) async fn run(report: &mut Report, script: &Path) -> anyhow::Result<()
     services(&cluster, report).await?;
     wire(&cluster, report).await;
     policies(&cluster, report).await?;
+    ctl::run(&cluster, report).await?;
     switch(&cluster, report).await?;
     survival::run(&cluster, report).await
 }
