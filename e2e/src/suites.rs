@@ -2,6 +2,7 @@
 //! nothing behind.
 
 mod asking;
+mod commands;
 mod foreign;
 mod kubernetes;
 mod layers;
@@ -67,6 +68,11 @@ const SUITES: &[Suite] = &[
         name: "layers",
         minimum: 16,
         run: |report| Box::pin(layers::run(report)),
+    },
+    Suite {
+        name: "commands",
+        minimum: 11,
+        run: |report| Box::pin(commands::run(report)),
     },
     Suite {
         name: "ztunnel",
