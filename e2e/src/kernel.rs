@@ -27,8 +27,6 @@ pub struct Established {
     pub local: String,
     /// The other end's.
     pub peer: String,
-    /// What tells this socket from all others of the machine.
-    pub inode: u64,
 }
 
 /// Established connections of a network namespace, of those that `ss` is asked for, such as
@@ -75,14 +73,12 @@ pub async fn answered_in(netns: &str, to: SocketAddr) -> anyhow::Result<TcpStrea
 
 fn read(line: &str) -> anyhow::Result<Established> {
     let words: Vec<&str> = line.split_whitespace().collect();
-    let of = |key| words.iter().find_map(|word| word.strip_prefix(key));
     let [_, _, local, peer, ..] = words[..] else {
         anyhow::bail!("ss says {line:?}")
     };
     Ok(Established {
         local: local.into(),
         peer: peer.into(),
-        inode: of("ino:").with_context(|| format!("ss says {line:?}"))?.parse()?,
     })
 }
 

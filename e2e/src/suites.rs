@@ -2,6 +2,7 @@
 //! nothing behind.
 
 mod asking;
+mod commands;
 mod demo;
 mod foreign;
 mod kubernetes;
@@ -79,6 +80,11 @@ const SUITES: &[Suite] = &[
         name: "limits",
         minimum: 5,
         run: |report| Box::pin(limits::run(report)),
+    },
+    Suite {
+        name: "commands",
+        minimum: 11,
+        run: |report| Box::pin(commands::run(report)),
     },
     Suite {
         name: "ztunnel",

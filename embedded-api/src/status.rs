@@ -14,6 +14,14 @@ pub(crate) enum ApiError {
     /// No such path or kind.
     #[error("the server could not find the requested resource")]
     NoSuchPath,
+    /// What only a kubelet can answer.
+    #[error("there is no kubelet here: use `trefoilctl local {command} {pod}`")]
+    NoKubelet {
+        /// `logs` or `exec`.
+        command: &'static str,
+        /// The pod, and what follows.
+        pod: String,
+    },
     /// No such object.
     #[error("{} \"{name}\" not found", kind.resource)]
     NotFound {
@@ -93,7 +101,7 @@ impl ApiError {
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Expired(_) => StatusCode::GONE,
-            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::MethodNotAllowed | Self::NoKubelet { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::UnsupportedMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -109,7 +117,7 @@ impl ApiError {
             Self::Forbidden(_) => "Forbidden",
             Self::Unauthorized => "Unauthorized",
             Self::Expired(_) => "Expired",
-            Self::MethodNotAllowed => "MethodNotAllowed",
+            Self::MethodNotAllowed | Self::NoKubelet { .. } => "MethodNotAllowed",
             Self::UnsupportedMediaType(_) => "UnsupportedMediaType",
             Self::Store(_) => "InternalError",
         }

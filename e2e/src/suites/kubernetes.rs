@@ -16,6 +16,7 @@ use crate::report::Report;
 use cluster::Cluster;
 
 mod cluster;
+mod ctl;
 mod health;
 mod pods;
 mod proxy;
@@ -23,7 +24,7 @@ mod survival;
 mod switch;
 
 /// The fewest checks that it makes.
-pub(super) const MINIMUM: usize = 81;
+pub(super) const MINIMUM: usize = 81 + ctl::CHECKS;
 const NAMESPACES: [&str; 3] = ["none", "sidecar", "ambient"];
 
 pub(super) async fn run(report: &mut Report, script: &Path) -> anyhow::Result<()> {
@@ -41,6 +42,8 @@ pub(super) async fn run(report: &mut Report, script: &Path) -> anyhow::Result<()
     steps.done(report, "wire");
     policies(&cluster, report).await?;
     steps.done(report, "policies");
+    ctl::run(&cluster, report).await?;
+    steps.done(report, "trefoilctl");
     switch::run(&cluster, report).await?;
     steps.done(report, "switch");
     pods::run(&cluster, report).await?;

@@ -12,7 +12,7 @@ use tokio::process::Command;
 use crate::programs::call::{Calls, Target};
 
 /// How long a command may take.
-const LIMIT: Duration = Duration::from_secs(90);
+pub(super) const LIMIT: Duration = Duration::from_secs(90);
 
 /// The cluster, through the script that made it.
 pub(super) struct Cluster {
