@@ -14,7 +14,9 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use terms::{Subject, Term, TextPattern, address_range, port_number, text_pattern, when_subject};
+pub use terms::{
+    Subject, Term, TextPattern, address_range, port_number, principal_pattern, text_pattern, when_subject,
+};
 pub use validate::{FieldError, authorization_policy, peer_authentication, validate};
 
 /// Who may talk to which workloads. With neither `targetRefs` nor `selector`: the namespace; in the mesh's
@@ -31,6 +33,7 @@ pub use validate::{FieldError, authorization_policy, peer_authentication, valida
     category = "trefoil",
     printcolumn = r#"{"name":"Action","type":"string","jsonPath":".spec.action"}"#,
     printcolumn = r#"{"name":"Accepted","type":"string","jsonPath":".status.conditions[?(@.type==\"Accepted\")].status"}"#,
+    printcolumn = r#"{"name":"Enforced","type":"string","jsonPath":".status.conditions[?(@.type==\"Enforced\")].status"}"#,
     printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Accepted\")].reason"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]

@@ -70,7 +70,7 @@ impl Identity {
 }
 
 /// DNS-1123 subdomain characters: what trust domains, namespaces and service accounts are made of.
-fn is_name(part: &str) -> bool {
+pub(crate) fn is_name(part: &str) -> bool {
     let character = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-' || c == b'.';
     !part.is_empty() && part.len() <= 253 && part.bytes().all(character)
 }

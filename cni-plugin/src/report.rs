@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
 use trefoil_api::proto::trefoil::v1::{AgentReport, Plane, PodPlacement};
@@ -37,7 +37,8 @@ pub struct Reports {
     placements: Mutex<BTreeMap<String, PodPlacement>>,
     withdrawals: Mutex<BTreeMap<String, oneshot::Sender<Vec<String>>>>,
     changes: watch::Sender<u64>,
-    connected: watch::Sender<bool>,
+    /// Whether the stream is up, and since when it has been so or not.
+    connected: watch::Sender<(bool, Instant)>,
 }
 
 impl Default for Reports {
@@ -46,7 +47,7 @@ impl Default for Reports {
             placements: Mutex::default(),
             withdrawals: Mutex::default(),
             changes: watch::Sender::new(0),
-            connected: watch::Sender::new(false),
+            connected: watch::Sender::new((false, Instant::now())),
         }
     }
 }
@@ -90,7 +91,26 @@ impl Reports {
     /// Whether the stream is up.
     #[must_use]
     pub fn connected(&self) -> bool {
-        *self.connected.borrow()
+        self.connected.borrow().0
+    }
+
+    /// For how long it has been so, or not.
+    #[must_use]
+    pub fn connected_or_away(&self) -> Duration {
+        self.connected.borrow().1.elapsed()
+    }
+
+    /// Up from now on, or not; whether it was before.
+    fn turn(&self, up: bool) -> bool {
+        let mut before = false;
+        self.connected.send_modify(|(connected, since)| {
+            before = *connected;
+            if before != up {
+                *since = Instant::now();
+            }
+            *connected = up;
+        });
+        before
     }
 
     /// What is reported of each pod.

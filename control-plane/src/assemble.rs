@@ -290,13 +290,10 @@ impl Parts {
             overview: self.objects.overview(),
         };
         let stop = self.stop.clone();
-        self.tasks
-            .spawn(stop.clone().run_until_cancelled_owned(upkeep.hand_out_roots()));
-        let upkeep = crate::upkeep::Upkeep {
-            client: self.client.clone(),
-            keeper: self.keeper.clone(),
-            overview: self.objects.overview(),
-        };
+        self.tasks.spawn(
+            stop.clone()
+                .run_until_cancelled_owned(upkeep.clone().hand_out_roots()),
+        );
         self.tasks
             .spawn(stop.run_until_cancelled_owned(upkeep.write_statuses()));
     }

@@ -17,14 +17,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
-use trefoil_api::crd::FieldError;
+use trefoil_api::crd::{AuthorizationPolicySpec, FieldError, PeerAuthenticationSpec};
 use trefoil_api::mesh_config::MeshConfig;
 use trefoil_api::names::MESH_NAMESPACE;
 use trefoil_api::proto::istio::security::Authorization;
 use trefoil_api::proto::trefoil::v1::PodPlacement;
 
 use facts::{Namespace, NetworkPolicy, Node, Pod, PolicyObject, Service, Slice};
-pub use policies::{AuthorizationEntry, PeerAuthenticationEntry};
+use policies::Entry;
 pub use report::{PolicyKind, PolicyReport, Statement};
 use snapshot::{Changes, Snapshot};
 
@@ -142,8 +142,8 @@ pub struct Index {
     services: BTreeMap<ObjectKey, Service>,
     slices: BTreeMap<ObjectKey, Slice>,
     network_policies: BTreeMap<ObjectKey, NetworkPolicy>,
-    authorization: BTreeMap<ObjectKey, AuthorizationEntry>,
-    peer_authentication: BTreeMap<ObjectKey, PeerAuthenticationEntry>,
+    authorization: BTreeMap<ObjectKey, Entry<AuthorizationPolicySpec>>,
+    peer_authentication: BTreeMap<ObjectKey, Entry<PeerAuthenticationSpec>>,
     /// By node, then by uid of the pod. A node that never reported is absent.
     placements: BTreeMap<String, BTreeMap<String, PodPlacement>>,
 

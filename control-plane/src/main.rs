@@ -76,18 +76,11 @@ async fn run(flags: Run) -> anyhow::Result<()> {
 }
 
 async fn embedded(flags: &Run, store: &std::path::Path) -> anyhow::Result<embedded::Embedded> {
-    let validate = |group: &str, kind: &str, object: &serde_json::Value| {
-        trefoil_api::crd::validate(group, kind, object).map_err(|errors| {
-            let same =
-                |error: trefoil_api::crd::FieldError| embedded::FieldError::new(error.field, error.problem);
-            errors.into_iter().map(same).collect()
-        })
-    };
     let config = EmbeddedConfig {
         store_dir: store.to_owned(),
         listen: flags.api_listen.clone(),
         kubeconfig_out: flags.kubeconfig_out.clone(),
-        validate: Arc::new(validate),
+        validate: Arc::new(trefoil_api::crd::validate),
     };
     embedded::start(config).await.context("embedded API")
 }

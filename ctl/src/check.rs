@@ -4,14 +4,14 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 use serde::Serialize;
-use serde_json::Value;
 use trefoil_api::plane::Mode;
 
-use crate::config::{list, text};
-use crate::kinds::Kind;
 use crate::output::{Format, Tone, toned};
-use crate::planes::{Planes, Role};
+use crate::planes::Planes;
+use crate::status::Remark;
 use crate::{status, why};
+
+mod policies;
 
 /// Something that is not as it should be.
 #[derive(Debug, Serialize)]
@@ -31,11 +31,15 @@ pub(crate) async fn run(planes: &Planes, format: Format) -> anyhow::Result<i32> 
             remedy: remedy.into(),
         })
     };
-    for complaint in status::gather(planes).await?.unhealthy {
-        add(
-            complaint,
-            "see the log of the process named, and `trefoilctl status`",
-        );
+    let status = status::gather(planes).await?;
+    for complaint in status.unhealthy {
+        // What is wrong with a policy is found below, with its remedy.
+        if !status.of_policies.contains(&complaint) {
+            add(
+                complaint,
+                "see the log of the process named, and `trefoilctl status`",
+            );
+        }
     }
     for namespace in Api::<Namespace>::all(planes.client().clone())
         .list(&ListParams::default())
@@ -47,15 +51,10 @@ pub(crate) async fn run(planes: &Planes, format: Format) -> anyhow::Result<i32> 
             add(format!("namespace {name}: {error}"), &remedy);
         }
     }
-    for kind in ["authorizationpolicies", "peerauthentications"] {
-        for (policy, reason) in refused(planes, kind).await? {
-            add(
-                format!("{policy}: {reason}"),
-                "change the policy as its status says; until then its last good version is in force",
-            );
-        }
+    for (finding, remedy) in policies::findings(planes.client()).await? {
+        add(finding, &remedy);
     }
-    for (pod, remark) in remarks(planes).await? {
+    for Remark { pod, remark } in status.remarks {
         add(
             format!("pod {pod}: {remark}"),
             "restart the pod, or change the mode label of it or its namespace",
@@ -66,62 +65,6 @@ pub(crate) async fn run(planes: &Planes, format: Format) -> anyhow::Result<i32> 
     }
     format.print(&findings, || render(&findings))?;
     Ok(i32::from(!findings.is_empty()))
-}
-
-/// Policies with a condition that does not hold.
-async fn refused(planes: &Planes, kind: &str) -> anyhow::Result<Vec<(String, String)>> {
-    let kind = Kind::named(kind)?;
-    let mut refused = Vec::new();
-    for object in kind
-        .api(planes.client(), None)
-        .list(&ListParams::default())
-        .await?
-    {
-        let conditions = object
-            .data
-            .pointer("/status/conditions")
-            .and_then(Value::as_array)
-            .cloned();
-        for condition in conditions
-            .unwrap_or_default()
-            .iter()
-            .filter(|one| text(one, "status") == "False")
-        {
-            let name = format!(
-                "{} {}/{}",
-                kind.singular(),
-                object.namespace().unwrap_or_default(),
-                object.name_any()
-            );
-            refused.push((
-                name,
-                format!("{}: {}", text(condition, "reason"), text(condition, "message")),
-            ));
-        }
-    }
-    Ok(refused)
-}
-
-/// What agents say about pods that are not where their labels ask.
-async fn remarks(planes: &Planes) -> anyhow::Result<Vec<(String, String)>> {
-    let mut remarks = Vec::new();
-    for agent in planes
-        .all()
-        .await?
-        .iter()
-        .filter(|plane| plane.role == Role::Agent)
-    {
-        // One that does not answer is among what is unhealthy.
-        let pods = list(&agent.ask(planes, "status").await.unwrap_or_default(), "pods");
-        let remarked = pods.iter().filter(|pod| !text(pod, "remark").is_empty());
-        remarks.extend(remarked.map(|pod| {
-            (
-                format!("{}/{}", text(pod, "namespace"), text(pod, "name")),
-                text(pod, "remark").to_owned(),
-            )
-        }));
-    }
-    Ok(remarks)
 }
 
 fn render(findings: &[Finding]) -> String {

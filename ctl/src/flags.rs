@@ -49,7 +49,8 @@ pub(crate) enum Subcommand {
     Why {
         /// NAMESPACE/POD.
         client: String,
-        /// NAMESPACE/POD or NAMESPACE/SERVICE, with :PORT or its first.
+        /// NAMESPACE/POD or NAMESPACE/SERVICE, with :PORT or its first. Where both are there, pod/NAMESPACE/NAME or
+        /// svc/NAMESPACE/NAME says which (and svc/NAME, in the client's namespace).
         server: String,
     },
     /// Everything that is not as it should be, each with its remedy.
@@ -59,7 +60,7 @@ pub(crate) enum Subcommand {
     /// Make objects as files say, and remove what they no longer say.
     Apply {
         /// A file of YAML or JSON, or - for standard input.
-        #[arg(long, short)]
+        #[arg(long, short, required = true)]
         file: Vec<PathBuf>,
         /// The namespace of objects that name none.
         #[arg(long, short)]

@@ -125,6 +125,11 @@ impl Kind {
         })
     }
 
+    /// Whether the control plane says in its status what has become of it.
+    pub(crate) fn is_policy(&self) -> bool {
+        matches!(self.name, "AuthorizationPolicy" | "PeerAuthentication")
+    }
+
     /// As in `pod/cache`.
     pub(crate) fn singular(&self) -> String {
         self.name.to_ascii_lowercase()

@@ -7,6 +7,7 @@ mod control_plane;
 mod daemon;
 mod down;
 pub(crate) mod enter;
+mod executable;
 mod flags;
 mod forward;
 mod hosts;

@@ -67,7 +67,7 @@ fn report(result: anyhow::Result<i32>) -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
         Err(error) => {
-            eprintln!("trefoilctl: {error:#}");
+            eprintln!("trefoilctl: {}", output::causes(&error));
             ExitCode::from(1)
         }
     }
@@ -94,12 +94,12 @@ async fn dispatch(flags: Flags) -> anyhow::Result<i32> {
         Subcommand::Check => return check::run(&planes().await?, flags.output).await,
         Subcommand::Config { pod } => config::print(&planes().await?, &pod, flags.output).await?,
         Subcommand::Get(which) => object::get(&client().await?, &which, flags.output).await?,
-        Subcommand::Delete(which) => object::delete(&client().await?, &which).await?,
+        Subcommand::Delete(which) => object::delete(&client().await?, &which, flags.output).await?,
         Subcommand::Apply { file, namespace } => {
             let client = client().await?;
-            for path in &file {
-                object::apply::apply(&client, path, namespace.as_deref()).await?;
-            }
+            let result = object::apply::apply(&client, &file, namespace.as_deref()).await;
+            output::print_done(&result.done, flags.output)?;
+            result.failure?;
         }
         Subcommand::Label {
             kind,
@@ -108,7 +108,9 @@ async fn dispatch(flags: Flags) -> anyhow::Result<i32> {
             namespace,
             ..
         } => {
-            object::label(&client().await?, &kind, &name, namespace.as_deref(), &labels).await?;
+            let client = client().await?;
+            let done = object::label(&client, &kind, &name, namespace.as_deref(), &labels).await?;
+            output::print_done(&[done], flags.output)?;
         }
         Subcommand::Completion { shell } => {
             let mut command = <Flags as clap::CommandFactory>::command();
@@ -135,11 +137,14 @@ fn demo_mesh(mesh: &Mesh) -> anyhow::Result<Mesh> {
 async fn local(mesh: Mesh, format: output::Format, command: LocalCommand) -> anyhow::Result<i32> {
     use local::{command as commands, run};
     match command {
-        LocalCommand::Up(flags) => commands::up(mesh, flags).await?,
+        LocalCommand::Up(flags) => commands::up(mesh, flags, format).await?,
         LocalCommand::Down => {
-            if !commands::down(&mesh).await? {
-                println!("there was no mesh {}", mesh.name);
-            }
+            let done = if commands::down(&mesh).await? {
+                "removed"
+            } else {
+                "was not there"
+            };
+            output::print_done(&[output::Done::new(format!("mesh/{}", mesh.name), done)], format)?;
         }
         LocalCommand::Run(flags) => return run::run(&mesh, (*flags).request()).await,
         LocalCommand::Exec { pod, command } => {
@@ -148,9 +153,9 @@ async fn local(mesh: Mesh, format: output::Format, command: LocalCommand) -> any
         }
         LocalCommand::Demo => return demo::run(demo_mesh(&mesh)?).await,
         LocalCommand::Status => commands::status(&mesh, format).await?,
-        LocalCommand::Delete { pods } => commands::delete(&mesh, &pods).await?,
+        LocalCommand::Delete { pods } => commands::delete(&mesh, &pods, format).await?,
         LocalCommand::Logs { of, sidecar } => commands::logs(&mesh, of.as_deref(), sidecar)?,
-        LocalCommand::Namespace { name, mode } => commands::namespace(&mesh, &name, &mode).await?,
+        LocalCommand::Namespace { name, mode } => commands::namespace(&mesh, &name, &mode, format).await?,
         LocalCommand::Enter(_) => anyhow::bail!("namespaces are entered before anything else is done"),
     }
     Ok(0)

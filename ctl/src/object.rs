@@ -1,6 +1,7 @@
 //! `get`, `delete`, `label`: objects of the mesh as they are.
 
 pub(crate) mod apply;
+pub(crate) mod conditions;
 
 use std::collections::BTreeMap;
 
@@ -11,7 +12,7 @@ use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 
 use crate::kinds::Kind;
-use crate::output::{Format, Table};
+use crate::output::{Done, Format, Table, print_done};
 
 /// Which objects.
 #[derive(clap::Args, Clone, Debug)]
@@ -53,45 +54,51 @@ impl Which {
     }
 }
 
-/// `get`, of one kind or several separated by commas.
+/// `get`, of one kind or several separated by commas: to programs as one list.
 pub(crate) async fn get(client: &Client, which: &Which, format: Format) -> anyhow::Result<()> {
+    let mut kinds = Vec::new();
     for kind in which.kind.split(',') {
         let which = Which {
             kind: kind.into(),
             ..which.clone()
         };
-        get_kind(client, &which, format).await?;
+        let (kind, names) = which.parsed()?;
+        kinds.push((kind, fetch(client, &which, kind, &names).await?, names));
     }
-    Ok(())
+    let text = || {
+        let tables = kinds.iter().map(|(kind, objects, _)| table(*kind, objects));
+        tables.collect::<Vec<_>>().join("\n")
+    };
+    match kinds.as_slice() {
+        [(_, objects, names)] if names.len() == 1 => format.print(&objects.first(), text),
+        _ => {
+            let items: Vec<&DynamicObject> = kinds.iter().flat_map(|(_, objects, _)| objects).collect();
+            let list = json!({ "apiVersion": "v1", "kind": "List", "items": items });
+            format.print(&list, text)
+        }
+    }
 }
 
-async fn get_kind(client: &Client, which: &Which, format: Format) -> anyhow::Result<()> {
-    let (kind, names) = which.parsed()?;
+/// The objects of a kind: those named, else all.
+async fn fetch(
+    client: &Client,
+    which: &Which,
+    kind: Kind,
+    names: &[String],
+) -> anyhow::Result<Vec<DynamicObject>> {
     let api = kind.api(client, which.namespace());
+    let mut objects = Vec::new();
     if names.is_empty() {
         let mut parameters = ListParams::default();
         parameters.label_selector.clone_from(&which.selector);
-        let mut objects = api.list(&parameters).await?.items;
-        objects.iter_mut().for_each(|object| name_type(object, kind));
-        let list = json!({ "apiVersion": "v1", "kind": "List", "items": objects });
-        return format.print(&list, || table(kind, &objects));
+        objects = api.list(&parameters).await?.items;
     }
-    let mut objects = Vec::new();
-    for name in &names {
-        let mut object = api
-            .get(name)
-            .await
-            .with_context(|| format!("{}/{name}", kind.singular()))?;
-        name_type(&mut object, kind);
-        objects.push(object);
+    for name in names {
+        let object = api.get(name).await;
+        objects.push(object.with_context(|| format!("{}/{name}", kind.singular()))?);
     }
-    match objects.as_slice() {
-        [one] => format.print(one, || table(kind, &objects)),
-        _ => format.print(
-            &json!({ "apiVersion": "v1", "kind": "List", "items": objects }),
-            || table(kind, &objects),
-        ),
-    }
+    objects.iter_mut().for_each(|object| name_type(object, kind));
+    Ok(objects)
 }
 
 /// Items of a list do not say what they are.
@@ -122,7 +129,7 @@ fn table(kind: Kind, objects: &[DynamicObject]) -> String {
         }
         row.push(object.name_any());
         let value = serde_json::to_value(object).unwrap_or_default();
-        row.extend(extra.iter().map(|(_, path)| shown(&value, path)));
+        row.extend(extra.iter().map(|(_, cell)| cell(&value)));
         row.push(
             object
                 .creation_timestamp()
@@ -133,23 +140,53 @@ fn table(kind: Kind, objects: &[DynamicObject]) -> String {
     table.render()
 }
 
+/// A column: its title, and an object's cell.
+type Column = (&'static str, fn(&Value) -> String);
+
 /// What is worth seeing of a kind.
-fn columns(kind: Kind) -> &'static [(&'static str, &'static str)] {
+fn columns(kind: Kind) -> &'static [Column] {
     match kind.name() {
         "Pod" => &[
-            ("PHASE", "/status/phase"),
-            ("NODE", "/spec/nodeName"),
-            ("ADDRESS", "/status/podIP"),
-            ("REDIRECTION", "/metadata/annotations/trefoil.dev~1redirection"),
+            ("PHASE", |pod| shown(pod, "/status/phase")),
+            ("NODE", |pod| shown(pod, "/spec/nodeName")),
+            ("ADDRESS", |pod| shown(pod, "/status/podIP")),
+            ("REDIRECTION", |pod| {
+                shown(pod, "/metadata/annotations/trefoil.dev~1redirection")
+            }),
         ],
-        "Namespace" => &[("MODE", "/metadata/labels/trefoil.dev~1dataplane-mode")],
-        "Service" => &[("ADDRESS", "/spec/clusterIP")],
+        "Namespace" => &[("MODE", |namespace| {
+            shown(namespace, "/metadata/labels/trefoil.dev~1dataplane-mode")
+        })],
+        "Service" => &[
+            ("ADDRESS", |service| shown(service, "/spec/clusterIP")),
+            ("PORTS", ports),
+        ],
         "AuthorizationPolicy" => &[
-            ("ACTION", "/spec/action"),
-            ("STATUS", "/status/conditions/0/reason"),
+            ("ACTION", |policy| shown(policy, "/spec/action")),
+            ("STATUS", conditions::shown),
         ],
-        "PeerAuthentication" => &[("MTLS", "/spec/mtls"), ("STATUS", "/status/conditions/0/reason")],
+        "PeerAuthentication" => &[
+            ("MTLS", |policy| shown(policy, "/spec/mtls")),
+            ("STATUS", conditions::shown),
+        ],
         _ => &[],
+    }
+}
+
+fn ports(service: &Value) -> String {
+    let ports = service.pointer("/spec/ports").and_then(Value::as_array);
+    let ports: Vec<String> = ports
+        .into_iter()
+        .flatten()
+        .map(|port| match shown(port, "/targetPort") {
+            target if target == "-" || target == shown(port, "/port") => shown(port, "/port"),
+            target => format!("{}→{target}", shown(port, "/port")),
+        })
+        .collect();
+    if ports.is_empty() {
+        "-".into()
+    } else {
+        ports.join(",")
     }
 }
 
@@ -162,17 +199,25 @@ fn shown(value: &Value, path: &str) -> String {
 }
 
 /// `delete`.
-pub(crate) async fn delete(client: &Client, which: &Which) -> anyhow::Result<()> {
+pub(crate) async fn delete(client: &Client, which: &Which, format: Format) -> anyhow::Result<()> {
     let (kind, names) = which.parsed()?;
     anyhow::ensure!(!names.is_empty(), "which {}? Give its name", kind.singular());
     let api = kind.api(client, which.namespace());
+    let mut done = Vec::new();
+    let mut failure = Ok(());
     for name in names {
-        api.delete(&name, &DeleteParams::default())
-            .await
-            .with_context(|| format!("deleting {}/{name}", kind.singular()))?;
-        println!("{}/{name} deleted", kind.singular());
+        let object = format!("{}/{name}", kind.singular());
+        match api.delete(&name, &DeleteParams::default()).await {
+            Ok(_) => done.push(Done::new(object, "deleted")),
+            Err(error) => {
+                failure = Err(error).with_context(|| format!("deleting {object}"));
+                break;
+            }
+        }
     }
-    Ok(())
+    // What was done before it failed is said too.
+    print_done(&done, format)?;
+    failure
 }
 
 /// `label`: KEY=VALUE sets, KEY- removes.
@@ -182,7 +227,7 @@ pub(crate) async fn label(
     name: &str,
     namespace: Option<&str>,
     labels: &[String],
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Done> {
     let kind = Kind::named(kind)?;
     let labels = labels
         .iter()
@@ -193,8 +238,7 @@ pub(crate) async fn label(
     api.patch(name, &PatchParams::default(), &patch)
         .await
         .with_context(|| format!("labelling {}/{name}", kind.singular()))?;
-    println!("{}/{name} labelled", kind.singular());
-    Ok(())
+    Ok(Done::new(format!("{}/{name}", kind.singular()), "labelled"))
 }
 
 fn label_change(text: &str) -> anyhow::Result<(String, Option<String>)> {

@@ -51,6 +51,68 @@ impl Format {
     }
 }
 
+/// What was done to one object.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Done {
+    /// KIND/NAME.
+    object: String,
+    /// In one word.
+    done: &'static str,
+    /// What whoever did it should know.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Done {
+    /// Of an object.
+    pub(crate) fn new(object: impl Into<String>, done: &'static str) -> Self {
+        Self {
+            object: object.into(),
+            done,
+            warnings: Vec::new(),
+        }
+    }
+
+    fn render(&self) -> String {
+        let warnings = self
+            .warnings
+            .iter()
+            .map(|warning| format!("\n  {} {warning}", toned(Tone::Odd, "warning:")));
+        format!("{} {}{}", self.object, self.done, warnings.collect::<String>())
+    }
+}
+
+/// Prints what was done, in order.
+pub(crate) fn print_done(done: &[Done], format: Format) -> anyhow::Result<()> {
+    if done.is_empty() && format == Format::Text {
+        return Ok(());
+    }
+    format.print(&done, || {
+        done.iter().map(Done::render).collect::<Vec<_>>().join("\n")
+    })
+}
+
+/// An error with its causes, each said once: some libraries' texts repeat their causes', and an API server's
+/// refusal is its message alone.
+pub(crate) fn causes(error: &anyhow::Error) -> String {
+    let mut said: Vec<String> = Vec::new();
+    for cause in error.chain() {
+        let refusal = match cause.downcast_ref::<kube::Error>() {
+            Some(kube::Error::Api(status)) => Some(status.message.clone()),
+            _ => None,
+        };
+        let last = refusal.is_some();
+        let text = refusal.unwrap_or_else(|| cause.to_string());
+        if !said.iter().any(|before| before.contains(&text)) {
+            said.push(text);
+        }
+        if last {
+            break;
+        }
+    }
+    said.join(": ")
+}
+
 /// A text in a tone, on a terminal.
 pub(crate) fn toned(tone: Tone, text: &str) -> String {
     if !std::io::stdout().is_terminal() || std::env::var_os("NO_COLOR").is_some() {

@@ -6,7 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::output::{Format, Table, Tone, toned};
+use crate::config::{list, text};
+use crate::output::{Format, Table, Tone, causes, toned};
 use crate::planes::{Plane, Planes, Role};
 
 /// The state of a mesh.
@@ -15,6 +16,20 @@ pub(crate) struct Status {
     planes: Vec<PlaneStatus>,
     /// What is not as it should be.
     pub(crate) unhealthy: Vec<String>,
+    /// Of that, what the control plane says about policies: it is in their own status too.
+    #[serde(skip)]
+    pub(crate) of_policies: Vec<String>,
+    /// What agents say about pods that are not where their labels ask.
+    pub(crate) remarks: Vec<Remark>,
+}
+
+/// What an agent says about a pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Remark {
+    /// NAMESPACE/POD.
+    pub(crate) pod: String,
+    /// What.
+    pub(crate) remark: String,
 }
 
 /// What one process says of itself.
@@ -27,7 +42,18 @@ struct PlaneStatus {
     pods: Option<u64>,
     certificates: Option<Certificates>,
     connected: Option<bool>,
+    /// For how long it has been connected to the control plane, or away from it: what it serves is as old as
+    /// it has been away.
+    connected_or_away_seconds: Option<u64>,
     restarts: u64,
+}
+
+/// What one process says, taken apart.
+#[derive(Default)]
+struct Said {
+    complaints: Vec<String>,
+    of_policies: Vec<String>,
+    remarks: Vec<Remark>,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -44,15 +70,20 @@ pub(crate) async fn gather(planes: &Planes) -> anyhow::Result<Status> {
     let mut status = Status {
         planes: Vec::new(),
         unhealthy: Vec::new(),
+        of_policies: Vec::new(),
+        remarks: Vec::new(),
     };
-    for (plane, complaints) in answers {
+    for (plane, said) in answers {
         status.planes.push(plane);
-        status.unhealthy.extend(complaints);
+        status.unhealthy.extend(said.complaints);
+        status.unhealthy.extend(said.of_policies.iter().cloned());
+        status.of_policies.extend(said.of_policies);
+        status.remarks.extend(said.remarks);
     }
     Ok(status)
 }
 
-async fn of_plane(planes: &Planes, plane: &Plane) -> (PlaneStatus, Vec<String>) {
+async fn of_plane(planes: &Planes, plane: &Plane) -> (PlaneStatus, Said) {
     let who = format!("{} {}", plane.role.name(), plane.of);
     let mut shown = PlaneStatus {
         role: plane.role.name(),
@@ -62,14 +93,32 @@ async fn of_plane(planes: &Planes, plane: &Plane) -> (PlaneStatus, Vec<String>) 
         pods: None,
         certificates: None,
         connected: None,
+        connected_or_away_seconds: None,
         restarts: 0,
     };
     let said = match plane.ask(planes, "status").await {
         Ok(said) => said,
-        Err(error) => return (shown, vec![format!("{who}: {error:#}")]),
+        Err(error) => {
+            let complaints = vec![causes(&error)];
+            return (
+                shown,
+                Said {
+                    complaints,
+                    ..Said::default()
+                },
+            );
+        }
     };
     let mut complaints = complaints(plane.role, &said);
-    shown.ready = complaints.is_empty();
+    let of_policies = match plane.role {
+        Role::ControlPlane => of_policies(&said),
+        _ => Vec::new(),
+    };
+    shown.ready = complaints.is_empty() && of_policies.is_empty();
+    shown.connected_or_away_seconds = said
+        .pointer("/controlPlane/seconds")
+        .or(said.get("controlPlaneSeconds"))
+        .and_then(Value::as_u64);
     shown.connected = said
         .pointer("/controlPlane/connected")
         .or(said.get("controlPlaneConnected"))
@@ -93,13 +142,28 @@ async fn of_plane(planes: &Planes, plane: &Plane) -> (PlaneStatus, Vec<String>) 
         );
         shown.certificates = Some(certificates);
     }
-    (
-        shown,
-        complaints
-            .into_iter()
-            .map(|complaint| format!("{who}: {complaint}"))
-            .collect(),
-    )
+    let named = |complaints: Vec<String>| -> Vec<String> {
+        let named = complaints.iter().map(|complaint| format!("{who}: {complaint}"));
+        named.collect()
+    };
+    let said = Said {
+        complaints: named(complaints),
+        of_policies: named(of_policies),
+        remarks: remarks(&said),
+    };
+    (shown, said)
+}
+
+/// What an agent says about pods that are not where their labels ask; others have no such pods.
+fn remarks(said: &Value) -> Vec<Remark> {
+    let pods = list(said, "pods");
+    let remarked = pods.iter().filter(|pod| !text(pod, "remark").is_empty());
+    remarked
+        .map(|pod| Remark {
+            pod: format!("{}/{}", text(pod, "namespace"), text(pod, "name")),
+            remark: text(pod, "remark").into(),
+        })
+        .collect()
 }
 
 /// How many pods a process serves.
@@ -238,11 +302,14 @@ pub(crate) fn render(status: &Status) -> String {
                 .map_or_else(String::new, |left| format!(", next ends in {}", span(left)));
             format!("{} valid{expiry}", certificates.valid)
         });
+        let since = plane
+            .connected_or_away_seconds
+            .map_or_else(String::new, |seconds| format!(" for {}", span(seconds)));
         let connected = plane.connected.map_or_else(dash, |connected| {
             if connected {
-                "connected".into()
+                format!("connected{since}")
             } else {
-                toned(Tone::Odd, "away")
+                toned(Tone::Odd, &format!("away{since}"))
             }
         });
         table.row([
@@ -263,6 +330,9 @@ pub(crate) fn render(status: &Status) -> String {
     for complaint in &status.unhealthy {
         text.push_str(&format!("\n{} {complaint}", toned(Tone::Bad, "unhealthy:")));
     }
+    for Remark { pod, remark } in &status.remarks {
+        text.push_str(&format!("\n{} pod {pod}: {remark}", toned(Tone::Odd, "remark:")));
+    }
     text
 }
 
@@ -275,27 +345,27 @@ fn span(seconds: u64) -> String {
     }
 }
 
-/// What the control plane finds wrong: with itself, with policies, and what planes refused.
+/// What the control plane finds wrong with itself, and what planes refused.
 fn of_control_plane(said: &Value) -> Vec<String> {
-    let list = |key: &str| said.get(key).and_then(Value::as_array).into_iter().flatten();
-    let text = |object: &Value, key: &str| {
-        object
-            .get(key)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_owned()
-    };
-    let problems = list("problems").filter_map(Value::as_str).map(str::to_owned);
-    let policies = list("malformed").map(|one| {
-        let (policy, reason) = (text(one, "policy"), text(one, "reason"));
-        format!("policy {policy}: {reason}: {}", text(one, "message"))
-    });
-    let refusals = list("refusals").map(|one| {
+    let problems = list(said, "problems");
+    let problems = problems.iter().filter_map(Value::as_str).map(str::to_owned);
+    let refusals = list(said, "refusals");
+    let refusals = refusals.iter().map(|one| {
         format!(
             "{} refused what it was sent: {}",
             text(one, "client"),
             text(one, "refusal")
         )
     });
-    problems.chain(policies).chain(refusals).collect()
+    problems.chain(refusals).collect()
+}
+
+/// What the control plane finds wrong with policies.
+fn of_policies(said: &Value) -> Vec<String> {
+    let policies = list(said, "malformed");
+    let policies = policies.iter().map(|one| {
+        let (policy, reason) = (text(one, "policy"), text(one, "reason"));
+        format!("policy {policy}: {reason}: {}", text(one, "message"))
+    });
+    policies.collect()
 }

@@ -10,12 +10,12 @@ mod probe;
 mod target;
 
 use serde::Serialize;
-use trefoil_api::question::{Leaving, Probed};
+use trefoil_api::question::{Arriving, Leaving, Probed};
 
-use crate::output::{Format, Table, Tone, toned};
-use crate::planes::Planes;
+use crate::output::{Format, Table, Tone, causes, toned};
+use crate::planes::{Plane, Planes};
 use ends::End;
-use findings::Finding;
+use findings::{Finding, Held};
 use judge::{Verdict, judge};
 use target::Target;
 
@@ -91,57 +91,26 @@ impl Layer {
     }
 }
 
+/// What the planes hold and foretell.
+struct Foretold {
+    findings: Vec<Finding>,
+    /// The client's plane, if it answers.
+    at_client: Option<Plane>,
+    /// The client has a plane, be it well or not.
+    meshed: bool,
+    /// The server's plane, if it answers, and how the connection would arrive there.
+    arrival: Option<(Plane, Arriving)>,
+}
+
 /// Finds out.
 pub(crate) async fn why(planes: &Planes, client: &str, server: &str) -> anyhow::Result<Why> {
     let client = End::pod(planes, client).await?;
     let target = Target::find(planes, server, &client.namespace).await?;
-    let of_client = findings::of_end(planes, &client).await;
-    let mut findings = of_client.findings;
-    let route = match &of_client.plane {
-        Some(plane) => {
-            let (route, finding) = foretold::route(planes, &client, plane, &target).await;
-            findings.push(finding);
-            route
-        }
-        None => None,
-    };
-    findings.push(findings::of_target(&target));
-    let server = foretold::server(&target, route.as_ref());
-    let mut arrival = None;
-    if let Some(server) = server {
-        let of_server = findings::of_end(planes, &server.0).await;
-        findings.extend(of_server.findings);
-        if let Some(plane) = of_server.plane
-            && let Some(arriving) = foretold::arriving(&client, route.as_ref(), server)
-        {
-            findings.push(foretold::evaluation(planes, &server.0, &plane, &arriving).await);
-            arrival = Some((plane, arriving));
-        }
-    }
-    let probed = match (of_client.plane, target.address, &arrival) {
-        (Some(plane), Some(destination), _) => {
-            let workload = client.workload.clone();
-            let question = Leaving {
-                workload,
-                destination,
-            };
-            Some(probe::leave(planes, &plane, &question).await)
-        }
-        (None, _, Some((plane, arriving))) if !of_client.meshed => {
-            Some(probe::arrive(planes, plane, arriving).await)
-        }
-        _ => None,
-    };
-    let probed = probed.map(|probed| probed.map_err(|error| format!("{error:#}")));
-    let Verdict { layer, reason } = judge(&findings, probed.as_ref());
-    let refused_for_want_of_identity = layer == Some(Layer::Policy)
-        && !of_client.meshed
-        && arrival.is_some_and(|(_, arriving)| arriving.identity.is_none());
-    let remedy = match layer {
-        Some(_) if refused_for_want_of_identity => Some(Layer::identity(&client)),
-        layer => layer.map(|layer| layer.remedy().to_owned()),
-    };
+    let foretold = foretell(planes, &client, &target).await;
+    let probed = tried(planes, &client, &target, &foretold).await;
+    let Verdict { layer, reason } = judge(&foretold.findings, probed.as_ref());
     Ok(Why {
+        remedy: layer.map(|layer| remedy(layer, &client, &foretold)),
         client: client.name,
         server: target.name,
         destination: target
@@ -150,10 +119,77 @@ pub(crate) async fn why(planes: &Planes, client: &str, server: &str) -> anyhow::
         well: layer.is_none(),
         layer,
         reason,
-        remedy,
-        findings,
+        findings: foretold.findings,
         probe: probed.and_then(Result::ok),
     })
+}
+
+/// Asks, from the client on, what is held and what would become of the connection.
+async fn foretell(planes: &Planes, client: &End, target: &Target) -> Foretold {
+    let Held {
+        mut findings,
+        plane: at_client,
+        meshed,
+    } = findings::of_end(planes, client).await;
+    let mut route = None;
+    if let Some(plane) = &at_client {
+        let (said, finding) = foretold::route(planes, client, plane, target).await;
+        findings.push(finding);
+        route = said;
+    }
+    findings.push(findings::of_target(target));
+    let mut arrival = None;
+    if let Some(server) = foretold::server(target, route.as_ref()) {
+        let held = findings::of_end(planes, &server.0).await;
+        findings.extend(held.findings);
+        if let Some(plane) = held.plane
+            && let Some(arriving) = foretold::arriving(client, route.as_ref(), server)
+        {
+            findings.push(foretold::evaluation(planes, &server.0, &plane, &arriving).await);
+            arrival = Some((plane, arriving));
+        }
+    }
+    Foretold {
+        findings,
+        at_client,
+        meshed,
+        arrival,
+    }
+}
+
+/// A real connection, where there is a plane that can make it.
+async fn tried(
+    planes: &Planes,
+    client: &End,
+    target: &Target,
+    foretold: &Foretold,
+) -> Option<Result<Probed, String>> {
+    let probed = match (&foretold.at_client, target.address, &foretold.arrival) {
+        (Some(plane), Some(destination), _) => {
+            let workload = client.workload.clone();
+            let question = Leaving {
+                workload,
+                destination,
+            };
+            probe::leave(planes, plane, &question).await
+        }
+        (None, _, Some((plane, arriving))) if !foretold.meshed => {
+            probe::arrive(planes, plane, arriving).await
+        }
+        _ => return None,
+    };
+    Some(probed.map_err(|error| causes(&error)))
+}
+
+fn remedy(layer: Layer, client: &End, foretold: &Foretold) -> String {
+    let anonymous = foretold
+        .arrival
+        .as_ref()
+        .is_some_and(|(_, arriving)| arriving.identity.is_none());
+    if layer == Layer::Policy && !foretold.meshed && anonymous {
+        return Layer::identity(client);
+    }
+    layer.remedy().to_owned()
 }
 
 /// What is held wrongly about any pod of the mesh.

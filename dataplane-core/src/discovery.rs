@@ -16,6 +16,7 @@ use std::time::Duration;
 use prometheus_client::registry::Registry;
 use rand::Rng;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use trefoil_api::proto::envoy::service::discovery::v3::DeltaDiscoveryResponse;
 use trefoil_api::proto::type_url;
 
@@ -61,11 +62,30 @@ impl Backoff {
     }
 }
 
+/// A moment, shown as the seconds since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Since(Instant);
+
+impl Default for Since {
+    fn default() -> Self {
+        Self(Instant::now())
+    }
+}
+
+impl serde::Serialize for Since {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(self.0.elapsed().as_secs())
+    }
+}
+
 /// How the stream is doing, for readiness, metrics and the admin interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Status {
     /// A stream is open.
     pub connected: bool,
+    /// For how long it has been so, or not.
+    #[serde(rename = "seconds")]
+    pub since: Since,
     /// Streams that ended or could not be opened, since the start.
     pub terminations: u64,
     /// Responses taken, since the start.
@@ -74,6 +94,16 @@ pub struct Status {
     pub failure: Option<String>,
     /// What of the last response with a refusal was refused, and why.
     pub refused: Vec<String>,
+}
+
+impl Status {
+    /// Connected from now on, or not, unless it was so before.
+    fn turn(&mut self, connected: bool) {
+        if self.connected != connected {
+            self.since = Since::default();
+        }
+        self.connected = connected;
+    }
 }
 
 /// The client. [`Self::run`] it until the process ends.
@@ -154,7 +184,7 @@ impl Discovery {
             self.metrics.ended(&failure);
             tracing::warn!(%failure, ?pause, "the control plane's stream ended");
             self.status.send_modify(|status| {
-                status.connected = false;
+                status.turn(false);
                 status.terminations += 1;
                 status.failure = Some(failure.to_string());
             });

@@ -1,11 +1,24 @@
-//! What the kernel says of a network namespace: a witness that asks no part of the mesh.
+//! What the kernel says of a network namespace and of processes: a witness that asks no part of the mesh.
 
+mod connections;
+mod processes;
+
+pub use connections::{Connection, connections, sockets_of};
+pub use processes::{control_group, parent, program, running};
+
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use crate::programs::MARKER;
+
+/// How long an answer may take.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// An established connection, seen from one end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,8 +27,6 @@ pub struct Established {
     pub local: String,
     /// The other end's.
     pub peer: String,
-    /// What tells this socket from all others of the machine.
-    pub inode: u64,
 }
 
 /// Established connections of a network namespace, of those that `ss` is asked for, such as
@@ -30,53 +41,44 @@ pub async fn listeners(netns: &str, port: u16) -> anyhow::Result<String> {
     ss(netns, "listening", &format!("( sport = :{port} )")).await
 }
 
-/// The programs that have a socket open, by the names of their executables.
-pub fn owners(inode: u64) -> anyhow::Result<Vec<String>> {
-    let wanted = format!("socket:[{inode}]");
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir("/proc")? {
-        let process = entry?.path();
-        // Processes that end meanwhile are none of ours, nor is what is no process.
-        let (Ok(executable), Ok(open)) = (
-            std::fs::read_link(process.join("exe")),
-            std::fs::read_dir(process.join("fd")),
-        ) else {
-            continue;
-        };
-        let is_it = |path: &Path| std::fs::read_link(path).is_ok_and(|to| to.as_os_str() == wanted.as_str());
-        if open.filter_map(Result::ok).any(|open| is_it(&open.path())) {
-            let program = executable.file_name().unwrap_or_default().to_string_lossy();
-            // What it was started by may be gone, when the mesh is being built anew.
-            found.push(program.trim_end_matches(" (deleted)").to_owned());
-        }
-    }
-    Ok(found)
-}
-
-/// A connection that is made from within a network namespace, and stays as long as it is held.
-pub async fn connect_in(netns: &str, to: SocketAddr) -> anyhow::Result<TcpStream> {
+/// Does something from within a network namespace: sockets that are made there stay there.
+pub async fn inside<Made: Send + 'static>(
+    netns: &str,
+    make: impl FnOnce() -> anyhow::Result<Made> + Send + 'static,
+) -> anyhow::Result<Made> {
     let path = Path::new("/run/netns").join(netns);
-    let connecting = move || {
+    // A thread of its own, which ends in that namespace.
+    let thread = std::thread::spawn(move || {
         let namespace = std::fs::File::open(&path).with_context(|| path.display().to_string())?;
         move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
-        TcpStream::connect(to).with_context(|| format!("connecting to {to}"))
-    };
-    // A thread of its own, which ends in that namespace.
-    let thread = std::thread::spawn(connecting);
+        make()
+    });
     let joined = tokio::task::spawn_blocking(|| thread.join()).await?;
-    joined.map_err(|_| anyhow::anyhow!("the connecting thread panicked"))?
+    joined.map_err(|_| anyhow::anyhow!("what was done in {netns} panicked"))?
+}
+
+/// A connection from within a network namespace, over which the test server's port for lines has answered.
+pub async fn answered_in(netns: &str, to: SocketAddr) -> anyhow::Result<TcpStream> {
+    let connecting = move || {
+        let mut stream = TcpStream::connect(to).with_context(|| format!("connecting to {to}"))?;
+        stream.set_read_timeout(Some(ANSWER))?;
+        stream.write_all(format!("{MARKER}\n").as_bytes())?;
+        let mut line = String::new();
+        BufReader::new(&stream).read_line(&mut line)?;
+        ensure!(line.contains(MARKER), "{line:?} was answered");
+        Ok(stream)
+    };
+    inside(netns, connecting).await
 }
 
 fn read(line: &str) -> anyhow::Result<Established> {
     let words: Vec<&str> = line.split_whitespace().collect();
-    let of = |key| words.iter().find_map(|word| word.strip_prefix(key));
     let [_, _, local, peer, ..] = words[..] else {
         anyhow::bail!("ss says {line:?}")
     };
     Ok(Established {
         local: local.into(),
         peer: peer.into(),
-        inode: of("ino:").with_context(|| format!("ss says {line:?}"))?.parse()?,
     })
 }
 

@@ -2,10 +2,12 @@
 //! nothing behind.
 
 mod asking;
+mod commands;
 mod demo;
 mod foreign;
 mod kubernetes;
 mod layers;
+mod limits;
 mod matrix;
 mod programs;
 mod survival;
@@ -37,7 +39,7 @@ struct Suite {
 const SUITES: &[Suite] = &[
     Suite {
         name: "demo",
-        minimum: 31,
+        minimum: 33,
         run: |report| Box::pin(demo::run(report)),
     },
     Suite {
@@ -52,12 +54,12 @@ const SUITES: &[Suite] = &[
     },
     Suite {
         name: "switch",
-        minimum: 12,
+        minimum: 13,
         run: |report| Box::pin(switch::run(report)),
     },
     Suite {
         name: "survival",
-        minimum: 41,
+        minimum: 44,
         run: |report| Box::pin(survival::run(report)),
     },
     Suite {
@@ -67,13 +69,23 @@ const SUITES: &[Suite] = &[
     },
     Suite {
         name: "who-may-ask",
-        minimum: 42,
+        minimum: 48,
         run: |report| Box::pin(asking::run(report)),
     },
     Suite {
         name: "layers",
-        minimum: 16,
+        minimum: 22,
         run: |report| Box::pin(layers::run(report)),
+    },
+    Suite {
+        name: "limits",
+        minimum: 5,
+        run: |report| Box::pin(limits::run(report)),
+    },
+    Suite {
+        name: "commands",
+        minimum: 11,
+        run: |report| Box::pin(commands::run(report)),
     },
     Suite {
         name: "ztunnel",

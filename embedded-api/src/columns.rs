@@ -146,6 +146,7 @@ fn of_networks(kind: &Kind) -> Vec<Column> {
                 object["spec"]["action"].as_str().unwrap_or("Allow").into()
             }),
             column("Accepted", |object| condition(object, "Accepted")),
+            column("Enforced", |object| condition(object, "Enforced")),
             column("Reason", accepted_reason),
         ],
         "PeerAuthentication" => vec![

@@ -36,4 +36,3 @@ mod watch;
 
 pub use self::server::Validate;
 pub use self::start::{Embedded, EmbeddedConfig, EmbeddedError, start};
-pub use self::status::FieldError;

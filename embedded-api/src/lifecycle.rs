@@ -1,11 +1,12 @@
 //! What becomes of an object when it is created, updated, or asked to go. Pure: time and randomness come in.
 
 use serde_json::{Map, Value, json};
+use trefoil_api::crd::FieldError;
 
 use crate::defaults;
 use crate::kinds::{self, Kind};
 use crate::metadata;
-use crate::status::{ApiError, FieldError};
+use crate::status::ApiError;
 
 /// Judges an object of a kind: nothing, or every field that is malformed.
 pub(crate) type Judge<'a> = &'a dyn Fn(&str, &str, &Value) -> Result<(), Vec<FieldError>>;

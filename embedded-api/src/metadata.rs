@@ -1,8 +1,7 @@
 //! The syntax of names, labels and annotations, checked for every object. Pure.
 
 use serde_json::Value;
-
-use crate::status::FieldError;
+use trefoil_api::crd::FieldError;
 
 /// What annotations of one object may take together.
 const ANNOTATION_BYTES: usize = 256 * 1024;

@@ -1,11 +1,12 @@
 //! Who is this token's, what may I do, give me a token: the reviews and the `token` subresource.
 
 use serde_json::{Value, json};
+use trefoil_api::crd::FieldError;
 
 use crate::authorize::{self, Account, Action, Subject, Verdict};
 use crate::kinds;
 use crate::server::Server;
-use crate::status::{ApiError, FieldError};
+use crate::status::ApiError;
 use crate::store::{Key, Snapshot};
 use crate::tokens::ISSUER;
 

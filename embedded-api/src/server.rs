@@ -12,12 +12,13 @@ use serde_json::Value;
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 use tokio_util::sync::CancellationToken;
+use trefoil_api::crd::FieldError;
 
 use crate::authorize::{Action, Subject, Verdict, authorize};
 use crate::lifecycle::Birth;
 use crate::render::Form;
 use crate::route::{self, Query, Resource, Route};
-use crate::status::{ApiError, FieldError, respond};
+use crate::status::{ApiError, respond};
 use crate::store::Store;
 use crate::tokens::{ISSUER, Tokens};
 use crate::{body, discovery, reviews, verbs};
@@ -235,6 +236,20 @@ fn denied(subject: &Subject, verb: &str, resource: &Resource) -> ApiError {
     ))
 }
 
+/// What a pod's part is had by instead.
+fn no_kubelet(resource: &Resource, part: &str) -> Option<ApiError> {
+    let (command, rest) = match (resource.kind.kind, part) {
+        ("Pod", "log") => ("logs", ""),
+        ("Pod", "exec" | "attach") => ("exec", " -- COMMAND"),
+        _ => return None,
+    };
+    let (namespace, name) = (resource.namespace.as_ref()?, resource.name.as_ref()?);
+    Some(ApiError::NoKubelet {
+        command,
+        pod: format!("{namespace}/{name}{rest}"),
+    })
+}
+
 /// The verb as Kubernetes names it.
 fn verb(method: &Method, resource: &Resource, query: &Query) -> Result<&'static str, ApiError> {
     let status = resource.subresource.as_deref();
@@ -243,7 +258,7 @@ fn verb(method: &Method, resource: &Resource, query: &Query) -> Result<&'static 
         Some("status") if resource.kind.status => {}
         Some("token") if resource.kind.kind == "ServiceAccount" && method == Method::POST => {}
         Some("finalize") if resource.kind.kind == "Namespace" && method == Method::PUT => {}
-        Some(_) => return Err(ApiError::NoSuchPath),
+        Some(part) => return Err(no_kubelet(resource, part).unwrap_or(ApiError::NoSuchPath)),
     }
     Ok(
         match (method.as_str(), resource.name.is_some(), query.flag("watch")) {

@@ -3,28 +3,10 @@
 use axum::body::Body;
 use http::{Response, StatusCode, header};
 use serde_json::{Value, json};
+use trefoil_api::crd::FieldError;
 
 use crate::kinds::Kind;
 use crate::store::{Expired, StoreError};
-
-/// A field of an object and what is wrong with it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FieldError {
-    /// The path, such as `spec.rules[0].to[1].ports[0]`.
-    pub field: String,
-    /// What is wrong with it.
-    pub message: String,
-}
-
-impl FieldError {
-    /// An error of a field.
-    pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            field: field.into(),
-            message: message.into(),
-        }
-    }
-}
 
 /// Why a request is refused.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +14,14 @@ pub(crate) enum ApiError {
     /// No such path or kind.
     #[error("the server could not find the requested resource")]
     NoSuchPath,
+    /// What only a kubelet can answer.
+    #[error("there is no kubelet here: use `trefoilctl local {command} {pod}`")]
+    NoKubelet {
+        /// `logs` or `exec`.
+        command: &'static str,
+        /// The pod, and what follows.
+        pod: String,
+    },
     /// No such object.
     #[error("{} \"{name}\" not found", kind.resource)]
     NotFound {
@@ -92,10 +82,7 @@ pub(crate) enum ApiError {
 }
 
 fn join(causes: &[FieldError]) -> String {
-    let causes: Vec<String> = causes
-        .iter()
-        .map(|cause| format!("{}: {}", cause.field, cause.message))
-        .collect();
+    let causes: Vec<String> = causes.iter().map(FieldError::to_string).collect();
     match causes.as_slice() {
         [one] => one.clone(),
         many => format!("[{}]", many.join(", ")),
@@ -114,7 +101,7 @@ impl ApiError {
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Expired(_) => StatusCode::GONE,
-            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::MethodNotAllowed | Self::NoKubelet { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::UnsupportedMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -130,7 +117,7 @@ impl ApiError {
             Self::Forbidden(_) => "Forbidden",
             Self::Unauthorized => "Unauthorized",
             Self::Expired(_) => "Expired",
-            Self::MethodNotAllowed => "MethodNotAllowed",
+            Self::MethodNotAllowed | Self::NoKubelet { .. } => "MethodNotAllowed",
             Self::UnsupportedMediaType(_) => "UnsupportedMediaType",
             Self::Store(_) => "InternalError",
         }
@@ -147,7 +134,7 @@ impl ApiError {
                 let causes: Vec<Value> = causes
                     .iter()
                     .map(|cause| {
-                        json!({ "reason": "FieldValueInvalid", "message": cause.message, "field": cause.field })
+                        json!({ "reason": "FieldValueInvalid", "message": cause.problem, "field": cause.field })
                     })
                     .collect();
                 json!({ "name": name, "group": kind.group, "kind": kind.kind, "causes": causes })

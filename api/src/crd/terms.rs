@@ -5,6 +5,9 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+use crate::Identity;
+use crate::identity::is_name;
+
 /// A pattern for a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TextPattern {
@@ -50,7 +53,8 @@ impl Subject {
     /// Reads a value of this subject.
     pub fn term(self, value: &str) -> Result<Term, String> {
         match self {
-            Self::Principal | Self::Namespace | Self::Http => text_pattern(value).map(Term::Text),
+            Self::Principal => principal_pattern(value).map(Term::Text),
+            Self::Namespace | Self::Http => text_pattern(value).map(Term::Text),
             Self::SourceAddress | Self::DestinationAddress => address_range(value).map(Term::Range),
             Self::DestinationPort => port_number(&IntOrString::String(value.into())).map(Term::Port),
         }
@@ -82,6 +86,53 @@ pub fn text_pattern(value: &str) -> Result<TextPattern, String> {
         return inner(prefix).map(TextPattern::Prefix);
     }
     inner(value).map(TextPattern::Exact)
+}
+
+/// What principals are made of, name by name; those that are always the same.
+const PRINCIPAL: [Option<&str>; 5] = [None, Some("ns"), None, Some("sa"), None];
+
+/// Reads a pattern for principals. One that no principal can match is refused: a Deny that is spelt wrongly
+/// would deny nobody.
+pub fn principal_pattern(value: &str) -> Result<TextPattern, String> {
+    let pattern = text_pattern(value)?;
+    let possible = match &pattern {
+        TextPattern::Exact(text) => format!("spiffe://{text}").parse::<Identity>().is_ok(),
+        TextPattern::Prefix(text) => fits(text.split('/'), PRINCIPAL.iter(), |part, name| {
+            name.starts_with(part)
+        }),
+        TextPattern::Suffix(text) => fits(text.rsplit('/'), PRINCIPAL.iter().rev(), |part, name| {
+            name.ends_with(part)
+        }),
+        TextPattern::Present => true,
+    };
+    if possible {
+        return Ok(pattern);
+    }
+    Err(format!(
+        "{value:?} matches no principal there can be: TRUST-DOMAIN/ns/NAMESPACE/sa/SERVICE-ACCOUNT"
+    ))
+}
+
+/// Whether parts are those of principals, as far as they go. The last is a piece of a name.
+fn fits<'f>(
+    parts: impl Iterator<Item = &'f str>,
+    form: impl Iterator<Item = &'f Option<&'static str>>,
+    is_piece: fn(&str, &str) -> bool,
+) -> bool {
+    let mut parts = parts.peekable();
+    for name in form {
+        let Some(part) = parts.next() else { return true };
+        let last = parts.peek().is_none();
+        let fits = match name {
+            Some(name) if last => is_piece(part, name),
+            Some(name) => part == *name,
+            None => is_name(part) || last && part.is_empty(),
+        };
+        if !fits {
+            return false;
+        }
+    }
+    parts.next().is_none()
 }
 
 /// Reads an address or a range in CIDR notation. A range with bits beyond its prefix is refused: it is not

@@ -2,7 +2,9 @@ use kube::CustomResourceExt;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{AuthorizationPolicy, PeerAuthentication, address_range, text_pattern, validate};
+use super::{
+    AuthorizationPolicy, PeerAuthentication, address_range, principal_pattern, text_pattern, validate,
+};
 
 fn faults(kind: &str, spec: Value) -> Vec<String> {
     let object = json!({"metadata": {"name": "a", "namespace": "shop"}, "spec": spec});
@@ -76,6 +78,14 @@ fn every_fault_is_named_with_its_field() {
         (
             json!({"rules": [{"from": [{"principals": [""]}]}]}),
             "spec.rules[0].from[0].principals[0]",
+        ),
+        (
+            json!({"rules": [{"from": [{"notPrincipals": ["cluster.local/shop/web"]}]}]}),
+            "spec.rules[0].from[0].notPrincipals[0]",
+        ),
+        (
+            json!({"rules": [{"when": [{"key": "source.principal", "values": ["shop/*"]}]}]}),
+            "spec.rules[0].when[0].values[0]",
         ),
         (
             json!({"rules": [{"when": [{"key": "source.mood", "values": ["a"]}]}]}),
@@ -160,5 +170,43 @@ proptest! {
             let _ = faults("AuthorizationPolicy", spec.clone());
             let _ = faults("PeerAuthentication", spec);
         }
+    }
+}
+
+#[test]
+fn a_pattern_that_matches_no_principal_there_can_be_is_refused() {
+    for possible in [
+        "cluster.local/ns/shop/sa/web",
+        "*",
+        "cluster.local/*",
+        "cluster*",
+        "cluster.local/n*",
+        "cluster.local/ns/shop/*",
+        "cluster.local/ns/shop/sa/w*",
+        "*/sa/api",
+        "*a/api",
+        "*web",
+        "*/web",
+        "*/ns/shop/sa/web",
+    ] {
+        assert!(principal_pattern(possible).is_ok(), "{possible}");
+    }
+    for impossible in [
+        "web",
+        "shop/web",
+        "cluster.local/ns/shop/web",
+        "cluster.local/ns/shop/sa/web/",
+        "cluster.local/ns/shop/sa/Web",
+        "cluster.local/ns//sa/web",
+        "cluster.local/shop/*",
+        "cluster.local/ns/shop/sb*",
+        "cluster.local/ns/shop/sa/web/*",
+        "*/ns/web",
+        "*/cluster.local/ns/shop/sa/web",
+        "spiffe://cluster.local/ns/shop/sa/web",
+        "spiffe://cluster.local/*",
+    ] {
+        let refused = principal_pattern(impossible);
+        assert!(refused.is_err(), "{impossible}: {refused:?}");
     }
 }

@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::{AuthorizationPolicySpec, Operation, PeerAuthenticationSpec, Rule, Selector, Source, When};
-use super::{address_range, port_number, text_pattern, when_subject};
+use super::{address_range, port_number, principal_pattern, text_pattern, when_subject};
 use crate::mesh_config::MeshConfig;
 use crate::names::{API_GROUP, MESH_CONFIG, MESH_CONFIG_KEY, MESH_NAMESPACE, label};
 use crate::plane::Mode;
@@ -17,6 +17,16 @@ pub struct FieldError {
     pub field: String,
     /// What is wrong.
     pub problem: String,
+}
+
+impl FieldError {
+    /// A fault of a field.
+    pub fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self {
+            field: field.into(),
+            problem: problem.into(),
+        }
+    }
 }
 
 /// Whether an object may be stored. Kinds that the mesh does not read are not looked into.
@@ -81,13 +91,18 @@ fn source(found: &mut Found, source: &Source, at: &str) {
     if *source == Source::default() {
         found.say(at, "says nothing: leave it out, or name clients");
     }
-    let texts = [
+    let principals = [
         ("principals", &source.principals),
         ("notPrincipals", &source.not_principals),
+    ];
+    for (name, values) in principals {
+        found.each(at, name, values, |value| principal_pattern(value));
+    }
+    let namespaces = [
         ("namespaces", &source.namespaces),
         ("notNamespaces", &source.not_namespaces),
     ];
-    for (name, values) in texts {
+    for (name, values) in namespaces {
         found.each(at, name, values, |value| text_pattern(value));
     }
     found.each(at, "addresses", &source.addresses, |value| address_range(value));
@@ -186,10 +201,7 @@ fn spec<Spec: serde::de::DeserializeOwned>(object: &Value) -> Result<Spec, Vec<F
 }
 
 fn one(field: &str, problem: impl Into<String>) -> Vec<FieldError> {
-    vec![FieldError {
-        field: field.into(),
-        problem: problem.into(),
-    }]
+    vec![FieldError::new(field, problem)]
 }
 
 fn text(value: &str) -> k8s_openapi::apimachinery::pkg::util::intstr::IntOrString {

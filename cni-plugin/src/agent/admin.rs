@@ -56,6 +56,7 @@ async fn status(State(admin): State<Admin>) -> Json<Value> {
         "node": shared.options.node,
         "nodeProxyConnected": shared.feed.connected(),
         "controlPlaneConnected": shared.reports.connected(),
+        "controlPlaneSeconds": shared.reports.connected_or_away().as_secs(),
         "descriptorsKept": shared.store.len(),
         "pods": pods,
     }))

@@ -56,7 +56,7 @@ pub(super) async fn run(reports: &Reports, control_plane: &ControlPlane) {
     let mut said = String::new();
     loop {
         let ended = converse(reports, control_plane).await;
-        if reports.connected.send_replace(false) {
+        if reports.turn(false) {
             pause = FIRST_PAUSE;
             said.clear();
         }
@@ -104,7 +104,7 @@ async fn converse(reports: &Reports, control_plane: &ControlPlane) -> Result<(),
     }
     let mut client = NodeAgentServiceClient::new(channel);
     let mut notices = client.report(request).await?.into_inner();
-    reports.connected.send_replace(true);
+    reports.turn(true);
     tracing::info!(address = %control_plane.address, "reporting to the control plane");
     loop {
         tokio::select! {

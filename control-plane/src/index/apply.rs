@@ -7,7 +7,7 @@ use trefoil_api::mesh_config::{MeshConfig, Outbound};
 use trefoil_api::names::{MESH_CONFIG_KEY, MESH_NAMESPACE};
 
 use super::facts::{Pod, PolicyObject, Service, Slice};
-use super::policies::{AuthorizationEntry, PeerAuthenticationEntry};
+use super::policies::Entry;
 use super::{Change, Index, NodePlacements, ObjectKey};
 
 impl Index {
@@ -117,7 +117,7 @@ impl Index {
     fn apply_authorization(&mut self, key: ObjectKey, object: Option<PolicyObject>) {
         let old = self.authorization.remove(&key);
         if let Some(object) = object {
-            let entry = AuthorizationEntry::read(&key, object, old);
+            let entry = Entry::read(&key, object, old);
             self.authorization.insert(key.clone(), entry);
         }
         self.mark_scope(&key.namespace);
@@ -127,7 +127,7 @@ impl Index {
     fn apply_peer_authentication(&mut self, key: ObjectKey, object: Option<PolicyObject>) {
         let old = self.peer_authentication.remove(&key);
         if let Some(object) = object {
-            let entry = PeerAuthenticationEntry::read(&key, object, old);
+            let entry = Entry::read(&key, object, old);
             self.peer_authentication.insert(key.clone(), entry);
         }
         self.mark_scope(&key.namespace);
@@ -144,10 +144,8 @@ impl Index {
             }
             Some(Ok(config)) => self.good_config.insert(config).clone(),
             Some(Err(error)) => {
-                self.config_errors.push(FieldError {
-                    field: MESH_CONFIG_KEY.into(),
-                    problem: error.to_string(),
-                });
+                self.config_errors
+                    .push(FieldError::new(MESH_CONFIG_KEY, error.to_string()));
                 // With no good version, what it would have guarded is closed.
                 self.good_config.clone().unwrap_or_else(|| MeshConfig {
                     default_mtls: MtlsMode::Strict,

@@ -30,26 +30,57 @@ pub(super) enum Target {
     Services(Vec<String>),
 }
 
-/// An AuthorizationPolicy.
+/// A policy, as far as it is understood.
 #[derive(Clone, Debug)]
-pub struct AuthorizationEntry {
+pub(super) struct Entry<Spec> {
     pub(super) target: Target,
     /// The version in force; none if there never was a good one.
-    pub(super) spec: Option<AuthorizationPolicySpec>,
+    pub(super) spec: Option<Spec>,
     /// It asks for nothing to be refused, whatever else it says.
     audit: bool,
     facts: Facts,
 }
 
-/// A PeerAuthentication.
-#[derive(Clone, Debug)]
-pub struct PeerAuthenticationEntry {
-    target: Target,
-    spec: Option<PeerAuthenticationSpec>,
-    facts: Facts,
+/// A kind of policy: how its objects are read.
+pub(super) trait Policy: Sized {
+    /// Reads it whole, or says all that is wrong with it.
+    fn read(object: &Value) -> Result<Self, Vec<FieldError>>;
+    /// What it is for.
+    fn target(&self, namespace: &str) -> Target;
+    /// Whether an object of this kind, understood or not, asks for nothing to be refused.
+    fn audits(object: &Value) -> bool;
 }
 
-/// What both have.
+impl Policy for AuthorizationPolicySpec {
+    fn read(object: &Value) -> Result<Self, Vec<FieldError>> {
+        crd::authorization_policy(object)
+    }
+
+    fn target(&self, namespace: &str) -> Target {
+        let services = self.target_refs.iter().map(|target| target.name.clone());
+        Target::of(namespace, self.selector.as_ref(), services.collect())
+    }
+
+    fn audits(object: &Value) -> bool {
+        object["spec"]["action"] == "Audit"
+    }
+}
+
+impl Policy for PeerAuthenticationSpec {
+    fn read(object: &Value) -> Result<Self, Vec<FieldError>> {
+        crd::peer_authentication(object)
+    }
+
+    fn target(&self, namespace: &str) -> Target {
+        Target::of(namespace, self.selector.as_ref(), Vec::new())
+    }
+
+    fn audits(_object: &Value) -> bool {
+        false
+    }
+}
+
+/// What is known of the object besides.
 #[derive(Clone, Debug)]
 struct Facts {
     errors: Vec<FieldError>,
@@ -128,41 +159,14 @@ impl Target {
     }
 }
 
-impl AuthorizationEntry {
+impl<Spec: Policy> Entry<Spec> {
     pub(super) fn read(key: &ObjectKey, object: PolicyObject, old: Option<Self>) -> Self {
-        let audit = object.object["spec"]["action"] == "Audit";
-        match crd::authorization_policy(&object.object) {
-            Ok(spec) => {
-                let services = spec.target_refs.iter().map(|target| target.name.clone());
-                Self {
-                    target: Target::of(&key.namespace, spec.selector.as_ref(), services.collect()),
-                    spec: Some(spec),
-                    audit,
-                    facts: Facts::of(object, Vec::new()),
-                }
-            }
-            Err(errors) => match old.filter(|old| old.spec.is_some()) {
-                Some(old) => Self {
-                    facts: Facts::of(object, errors),
-                    ..old
-                },
-                None => Self {
-                    target: Target::guess(&key.namespace, &object.object),
-                    spec: None,
-                    audit,
-                    facts: Facts::of(object, errors),
-                },
-            },
-        }
-    }
-}
-
-impl PeerAuthenticationEntry {
-    pub(super) fn read(key: &ObjectKey, object: PolicyObject, old: Option<Self>) -> Self {
-        match crd::peer_authentication(&object.object) {
+        let audit = Spec::audits(&object.object);
+        match Spec::read(&object.object) {
             Ok(spec) => Self {
-                target: Target::of(&key.namespace, spec.selector.as_ref(), Vec::new()),
+                target: spec.target(&key.namespace),
                 spec: Some(spec),
+                audit,
                 facts: Facts::of(object, Vec::new()),
             },
             Err(errors) => match old.filter(|old| old.spec.is_some()) {
@@ -173,6 +177,7 @@ impl PeerAuthenticationEntry {
                 None => Self {
                     target: Target::guess(&key.namespace, &object.object),
                     spec: None,
+                    audit,
                     facts: Facts::of(object, errors),
                 },
             },

@@ -2,10 +2,12 @@
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::{
-    MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
+    MutatingWebhookConfiguration, ValidatingWebhookConfiguration, WebhookClientConfig,
 };
 use kube::api::PostParams;
 use kube::{Api, Client};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 /// The name of both configurations.
 const NAME: &str = "trefoil";
@@ -14,9 +16,9 @@ const NAME: &str = "trefoil";
 /// soon.
 pub(super) async fn tell_roots(client: &Client, roots: &str) -> bool {
     let roots = ByteString(roots.as_bytes().to_vec());
-    let mutating = mutating(Api::all(client.clone()), &roots).await;
-    let validating = validating(Api::all(client.clone()), &roots).await;
-    settled("mutating", mutating) & settled("validating", validating)
+    let mutating = Api::<MutatingWebhookConfiguration>::all(client.clone());
+    let validating = Api::<ValidatingWebhookConfiguration>::all(client.clone());
+    settled("mutating", tell(mutating, &roots).await) & settled("validating", tell(validating, &roots).await)
 }
 
 fn settled(which: &str, outcome: Result<(), kube::Error>) -> bool {
@@ -31,29 +33,37 @@ fn settled(which: &str, outcome: Result<(), kube::Error>) -> bool {
     }
 }
 
-async fn mutating(api: Api<MutatingWebhookConfiguration>, roots: &ByteString) -> Result<(), kube::Error> {
-    let Some(mut known) = api.get_opt(NAME).await? else {
-        return Ok(());
-    };
-    let mut differs = false;
-    for webhook in known.webhooks.iter_mut().flatten() {
-        differs |= webhook.client_config.ca_bundle.as_ref() != Some(roots);
-        webhook.client_config.ca_bundle = Some(roots.clone());
-    }
-    if differs {
-        api.replace(NAME, &PostParams::default(), &known).await?;
-    }
-    Ok(())
+/// What both configurations hold of each of their webhooks.
+trait Webhooks {
+    /// How the API server reaches them.
+    fn clients(&mut self) -> impl Iterator<Item = &mut WebhookClientConfig>;
 }
 
-async fn validating(api: Api<ValidatingWebhookConfiguration>, roots: &ByteString) -> Result<(), kube::Error> {
+impl Webhooks for MutatingWebhookConfiguration {
+    fn clients(&mut self) -> impl Iterator<Item = &mut WebhookClientConfig> {
+        let webhooks = self.webhooks.iter_mut().flatten();
+        webhooks.map(|webhook| &mut webhook.client_config)
+    }
+}
+
+impl Webhooks for ValidatingWebhookConfiguration {
+    fn clients(&mut self) -> impl Iterator<Item = &mut WebhookClientConfig> {
+        let webhooks = self.webhooks.iter_mut().flatten();
+        webhooks.map(|webhook| &mut webhook.client_config)
+    }
+}
+
+async fn tell<K>(api: Api<K>, roots: &ByteString) -> Result<(), kube::Error>
+where
+    K: Webhooks + Clone + std::fmt::Debug + DeserializeOwned + Serialize,
+{
     let Some(mut known) = api.get_opt(NAME).await? else {
         return Ok(());
     };
     let mut differs = false;
-    for webhook in known.webhooks.iter_mut().flatten() {
-        differs |= webhook.client_config.ca_bundle.as_ref() != Some(roots);
-        webhook.client_config.ca_bundle = Some(roots.clone());
+    for client in known.clients() {
+        differs |= client.ca_bundle.as_ref() != Some(roots);
+        client.ca_bundle = Some(roots.clone());
     }
     if differs {
         api.replace(NAME, &PostParams::default(), &known).await?;

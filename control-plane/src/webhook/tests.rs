@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::{Refusal, Webhook};
 use crate::objects::Overview;
 use crate::serve::certificates::Mesh;
-use trefoil_embedded_api::{self as embedded, Embedded, EmbeddedConfig, FieldError};
+use trefoil_embedded_api::{self as embedded, Embedded, EmbeddedConfig};
 
 async fn api(folder: &std::path::Path) -> (Embedded, Client) {
     // Another test of this process may have been first.
@@ -18,7 +18,7 @@ async fn api(folder: &std::path::Path) -> (Embedded, Client) {
         store_dir: folder.join("store"),
         listen: vec!["127.0.0.1:0".parse().expect("address")],
         kubeconfig_out: None,
-        validate: Arc::new(|_, _, _| Ok::<(), Vec<FieldError>>(())),
+        validate: Arc::new(|_, _, _| Ok(())),
     })
     .await
     .expect("started");

@@ -24,7 +24,7 @@ use tonic::{Request, Status, Streaming};
 use trefoil_api::proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use trefoil_control_plane::assemble::{ControlPlane, Options};
 use trefoil_control_plane::serve::admin::LogLevel;
-use trefoil_embedded_api::{self as embedded, Embedded, EmbeddedConfig, FieldError};
+use trefoil_embedded_api::{self as embedded, Embedded, EmbeddedConfig};
 
 #[allow(clippy::all, clippy::pedantic, unused)]
 pub mod stubs {
@@ -60,7 +60,7 @@ async fn embedded_in(folder: &Path) -> Embedded {
         listen: vec!["127.0.0.1:0".parse().unwrap()],
         kubeconfig_out: None,
         // Nothing is refused at the door: what comes of it then is what is tested.
-        validate: Arc::new(|_, _, _| Ok::<(), Vec<FieldError>>(())),
+        validate: Arc::new(|_, _, _| Ok(())),
     })
     .await
     .unwrap()

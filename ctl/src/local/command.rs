@@ -1,7 +1,7 @@
 //! What `trefoilctl local` does for each of its subcommands but `run` and `exec`.
 
 use std::fs;
-use std::io::{self, IsTerminal};
+use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -20,13 +20,13 @@ use super::mesh::Mesh;
 use super::protocol::{Conversation, LocalStatus, Request, Response};
 use super::{down, objects};
 use crate::connect;
-use crate::output::{Format, Table};
+use crate::output::{Done, Format, Table, print_done};
 
 /// How long a mesh may take to come up or go down.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// `local up`.
-pub(crate) async fn up(mesh: Mesh, flags: UpFlags) -> anyhow::Result<()> {
+pub(crate) async fn up(mesh: Mesh, flags: UpFlags, format: Format) -> anyhow::Result<()> {
     anyhow::ensure!(
         rustix::process::geteuid().is_root(),
         "`trefoilctl local` makes network namespaces: run it as root"
@@ -52,14 +52,17 @@ pub(crate) async fn up(mesh: Mesh, flags: UpFlags) -> anyhow::Result<()> {
     }
     let started = Instant::now();
     up_detached(&mesh, &flags).await?;
-    println!(
-        "mesh {} is up: {} nodes in {:.1} s",
-        mesh.name,
-        flags.nodes,
-        started.elapsed().as_secs_f32()
-    );
-    println!("export KUBECONFIG={}", mesh.kubeconfig().display());
-    Ok(())
+    let seconds = started.elapsed().as_secs_f32();
+    let up = json!({
+        "mesh": mesh.name, "nodes": flags.nodes, "seconds": seconds, "kubeconfig": mesh.kubeconfig(),
+    });
+    format.print(&up, || {
+        let (name, nodes, kubeconfig) = (&mesh.name, flags.nodes, mesh.kubeconfig());
+        format!(
+            "mesh {name} is up: {nodes} nodes in {seconds:.1} s\nexport KUBECONFIG={}",
+            kubeconfig.display()
+        )
+    })
 }
 
 /// Starts a daemon, and waits until it answers.
@@ -198,13 +201,18 @@ fn render(status: &LocalStatus) -> String {
 }
 
 /// `local delete`.
-pub(crate) async fn delete(mesh: &Mesh, pods: &[String]) -> anyhow::Result<()> {
+pub(crate) async fn delete(mesh: &Mesh, pods: &[String], format: Format) -> anyhow::Result<()> {
     let mut conversation = Conversation::with_daemon(mesh).await?;
+    let mut done = Vec::new();
     for name in pods {
         let (namespace, pod) = pod_name(name)?;
-        conversation.ask(&Request::Delete { namespace, pod }).await?;
+        if let Err(error) = conversation.ask(&Request::Delete { namespace, pod }).await {
+            print_done(&done, format)?;
+            return Err(error);
+        }
+        done.push(Done::new(format!("pod/{name}"), "deleted"));
     }
-    Ok(())
+    print_done(&done, format)
 }
 
 /// `local logs`.
@@ -224,18 +232,17 @@ pub(crate) fn logs(mesh: &Mesh, of: Option<&str>, sidecar: bool) -> anyhow::Resu
 }
 
 /// `local namespace`.
-pub(crate) async fn namespace(mesh: &Mesh, name: &str, mode: &str) -> anyhow::Result<()> {
+pub(crate) async fn namespace(mesh: &Mesh, name: &str, mode: &str, format: Format) -> anyhow::Result<()> {
     let labels = Labels::from([(label::DATAPLANE_MODE.to_owned(), mode.to_owned())]);
     Mode::of(Some(&labels))?;
     let client = connect::client(Some(&mesh.kubeconfig())).await?;
-    if !objects::create_namespace(&client, name, Some(mode)).await? {
+    let created = objects::create_namespace(&client, name, Some(mode)).await?;
+    if !created {
         let patch = Patch::Merge(json!({ "metadata": { "labels": labels } }));
         Api::<Namespace>::all(client)
             .patch(name, &PatchParams::default(), &patch)
             .await?;
     }
-    if io::stdout().is_terminal() {
-        println!("namespace {name}: {mode}");
-    }
-    Ok(())
+    let done = if created { "created" } else { "configured" };
+    print_done(&[Done::new(format!("namespace/{name}"), done)], format)
 }

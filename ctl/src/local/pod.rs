@@ -268,6 +268,8 @@ pub(crate) async fn patch_status(
         None if phase == "Running" => json!({ "running": {} }),
         None => json!({ "waiting": { "reason": "ContainerCreating" } }),
     };
+    let sidecar = json!([{ "name": SIDECAR_CONTAINER, "image": "trefoil-sidecar", "imageID": "",
+        "ready": phase == "Running", "restartCount": 0 }]);
     let status = json!({ "status": {
         "phase": phase,
         "hostIP": pod.node().address_v4(),
@@ -278,6 +280,7 @@ pub(crate) async fn patch_status(
             { "type": "Ready", "status": truth },
             { "type": "ContainersReady", "status": truth },
         ],
+        "initContainerStatuses": if pod.sidecar { sidecar } else { json!([]) },
         "containerStatuses": [{ "name": "main", "image": "local", "imageID": "", "ready": ready,
                                 "restartCount": 0, "state": state }],
     }});
@@ -304,6 +307,16 @@ pub(crate) async fn tear_down(daemon: &Daemon, pod: &MadePod) {
     }
     let _ = fs::remove_dir_all(directory.join("sidecar"));
     daemon.release(pod.addresses);
+}
+
+/// Removes the object of a pod that has ended; whether there was one.
+pub(crate) async fn remove_ended(daemon: &Daemon, namespace: &str, name: &str) -> anyhow::Result<bool> {
+    let api = Api::<Pod>::namespaced(daemon.client.clone(), namespace);
+    if api.get_opt(name).await?.is_none() {
+        return Ok(false);
+    }
+    objects::delete(&api, name).await?;
+    Ok(true)
 }
 
 /// Removes the object.

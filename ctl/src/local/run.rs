@@ -79,17 +79,24 @@ fn spawn(enter: &Enter, command: &[String]) -> anyhow::Result<Child> {
 /// Waits for a child that has the terminal, passing on what this process is asked to do.
 async fn attend(child: &mut Child) -> anyhow::Result<i32> {
     let mut terminate = signal(SignalKind::terminate())?;
-    // The terminal sends it to the child, too.
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut interrupts = 0;
     loop {
-        tokio::select! {
+        let ask = tokio::select! {
             exit = child.wait() => return Ok(code(exit?)),
-            _ = terminate.recv() => {
-                if let Some(pid) = child.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
-                    kill_process(pid, Signal::TERM)?;
+            _ = terminate.recv() => Signal::TERM,
+            _ = interrupt.recv() => {
+                interrupts += 1;
+                match interrupts {
+                    // The terminal has sent it to the child too, which may have its own use for it.
+                    1 => continue,
+                    2 => Signal::TERM,
+                    _ => Signal::KILL,
                 }
             }
-            _ = interrupt.recv() => {}
+        };
+        if let Some(pid) = child.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
+            kill_process(pid, ask)?;
         }
     }
 }

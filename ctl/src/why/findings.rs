@@ -13,6 +13,7 @@ use super::ends::End;
 use super::target::Target;
 use crate::config::{list, text};
 use crate::local::mesh::{Mesh, NETNS_ROOT};
+use crate::output::causes;
 use crate::planes::{Plane, Planes, Role};
 
 /// What is held in one layer.
@@ -137,7 +138,7 @@ async fn of_plane(planes: &Planes, end: &End, plane: Option<&Plane>) -> Vec<Find
     };
     let status = match plane.ask(planes, "status").await {
         Ok(status) => status,
-        Err(error) => return vec![finding(Layer::Plane, end, false, format!("{error:#}"))],
+        Err(error) => return vec![finding(Layer::Plane, end, false, causes(&error))],
     };
     let mut findings = vec![running(end, plane, &status)];
     let workload = workload(planes, end, plane).await;

@@ -8,6 +8,7 @@ use super::ends::End;
 use super::findings::{Finding, finding};
 use super::judge::layer_of;
 use super::target::Target;
+use crate::output::causes;
 use crate::planes::{Plane, Planes};
 
 /// What the client's plane says.
@@ -27,7 +28,7 @@ pub(super) async fn route(
     };
     let question = format!("route?{}", question.query());
     match plane.question::<Route>(planes, "GET", &question).await {
-        Err(error) => (None, finding(Layer::Plane, client, false, format!("{error:#}"))),
+        Err(error) => (None, finding(Layer::Plane, client, false, causes(&error))),
         Ok(route) => {
             let finding = match &route.fault {
                 Some(fault) => finding(layer_of(fault), client, false, &fault.reason),
@@ -82,7 +83,7 @@ pub(super) fn arriving(
 pub(super) async fn evaluation(planes: &Planes, server: &End, plane: &Plane, arriving: &Arriving) -> Finding {
     let question = format!("evaluate?{}", arriving.query());
     let evaluation = match plane.question::<Evaluation>(planes, "GET", &question).await {
-        Err(error) => return finding(Layer::Plane, server, false, format!("{error:#}")),
+        Err(error) => return finding(Layer::Plane, server, false, causes(&error)),
         Ok(evaluation) => evaluation,
     };
     let who = arriving

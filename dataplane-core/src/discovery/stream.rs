@@ -49,7 +49,7 @@ impl Discovery {
         call.metadata_mut().insert("authorization", authorization);
         let mut responses = client.delta_aggregated_resources(call).await?.into_inner();
         self.status.send_modify(|status| {
-            status.connected = true;
+            status.turn(true);
             status.failure = None;
         });
         tracing::info!(url = %self.control_plane.url, "connected to the control plane");

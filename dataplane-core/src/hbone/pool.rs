@@ -22,6 +22,9 @@ use super::tunnel::{OpenError, Remedy, drive, handshake, open};
 use super::{Opening, Window};
 use crate::forward::TunnelStream;
 
+#[cfg(test)]
+mod tests;
+
 /// Streams in a tunnel from which another tunnel is preferred: one tunnel is one core's work.
 const PREFERRED_STREAMS: usize = 4;
 /// Tunnels to one place from which they are rather filled.
@@ -110,9 +113,9 @@ impl Pool {
         C: Fn() -> F,
         F: Future<Output = Result<Connected, OpenError>> + Send + 'static,
     {
-        let (address, mut attempt) = (place.address, 1);
+        let (address, mut attempt, mut broken) = (place.address, 1, false);
         loop {
-            let lease = self.lease(place, &connect);
+            let lease = self.lease(place, broken, &connect);
             let result = match lease.0.ready.clone().await {
                 Ok(send) => match opening.request() {
                     Ok(request) => open(&send, request).await,
@@ -126,6 +129,9 @@ impl Pool {
                     tracing::debug!(%address, %error, "the tunnel takes no more streams: trying another");
                     take_out(&self.tunnels, address, Arc::as_ptr(&lease.0));
                     attempt += 1;
+                    // A plane that dies takes all its tunnels with it, if one after the other: none that stood
+                    // before is worth an attempt.
+                    broken |= matches!(error.remedy(), Remedy::Retry);
                 }
                 Err(error) => return Err(error),
             }
@@ -138,14 +144,18 @@ impl Pool {
         lock(&self.tunnels).values().map(Vec::len).sum()
     }
 
-    fn lease<C, F>(&self, place: &Place<'_>, connect: &C) -> Lease
+    /// A part in a tunnel; if it must be `fresh`, in one that does not stand yet.
+    fn lease<C, F>(&self, place: &Place<'_>, fresh: bool, connect: &C) -> Lease
     where
         C: Fn() -> F,
         F: Future<Output = Result<Connected, OpenError>> + Send + 'static,
     {
         let mut tunnels = lock(&self.tunnels);
         let there = tunnels.entry(place.address).or_default();
-        let usable = || there.iter().filter(|tunnel| tunnel.usable(place.expected));
+        let takes = |tunnel: &&Arc<Tunnel>| {
+            tunnel.usable(place.expected) && !(fresh && tunnel.ready.peek().is_some())
+        };
+        let usable = || there.iter().filter(takes);
         let best = usable().min_by_key(|tunnel| tunnel.users.load(Ordering::Relaxed));
         let tunnel = match best {
             Some(best)

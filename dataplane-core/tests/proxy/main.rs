@@ -10,5 +10,6 @@ mod leave;
 mod mesh;
 mod policy;
 mod report;
+mod rotation;
 mod settings;
 mod tunnel;

@@ -30,23 +30,54 @@ use trefoil_dataplane_core::telemetry::{Layer, Metrics};
 use trefoil_dataplane_core::{Drain, Store};
 
 /// Signs whatever it is asked to.
-struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    root: String,
+pub(crate) struct Authority {
+    signing: Mutex<Signing>,
     lifetime: Duration,
 }
 
-impl Authority {
-    fn new(lifetime: Duration) -> Self {
+/// What an authority signs with, and the roots that it hands out.
+struct Signing {
+    issuer: Arc<Issuer<'static, KeyPair>>,
+    roots: String,
+}
+
+/// A root and what signs with it.
+#[derive(Clone)]
+pub(crate) struct Root {
+    issuer: Arc<Issuer<'static, KeyPair>>,
+    pub(crate) pem: String,
+}
+
+impl Root {
+    pub(crate) fn new() -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let root = params.self_signed(&key).unwrap().pem();
+        let pem = params.self_signed(&key).unwrap().pem();
         Self {
-            issuer: Issuer::new(params, key),
-            root,
+            issuer: Arc::new(Issuer::new(params, key)),
+            pem,
+        }
+    }
+}
+
+impl Authority {
+    pub(crate) fn new(root: &Root, lifetime: Duration) -> Self {
+        Self {
+            signing: Mutex::new(Signing {
+                issuer: root.issuer.clone(),
+                roots: root.pem.clone(),
+            }),
             lifetime,
         }
+    }
+
+    /// Signs with one root from now on, and hands out these.
+    pub(crate) fn change(&self, root: &Root, handed_out: &[&Root]) {
+        *self.signing.lock().unwrap() = Signing {
+            issuer: root.issuer.clone(),
+            roots: handed_out.iter().map(|root| root.pem.as_str()).collect(),
+        };
     }
 }
 
@@ -57,8 +88,9 @@ impl Signer for Authority {
             let mut request = CertificateSigningRequestParams::from_pem(&csr).unwrap();
             request.params.subject_alt_names = vec![name];
             request.params.not_after = (std::time::SystemTime::now() + self.lifetime).into();
-            let leaf = request.signed_by(&self.issuer).unwrap();
-            Ok(vec![leaf.pem(), self.root.clone()])
+            let signing = self.signing.lock().unwrap();
+            let leaf = request.signed_by(&signing.issuer).unwrap();
+            Ok(vec![leaf.pem(), signing.roots.clone()])
         })
     }
 }
@@ -154,6 +186,8 @@ impl TestPod {
 
 /// A client's pod and a server's, each with a proxy of its own unless told otherwise.
 pub(crate) struct Mesh {
+    pub(crate) authority: Arc<Authority>,
+    pub(crate) root: Root,
     pub(crate) store: Store,
     pub(crate) certificates: Arc<Certificates>,
     pub(crate) client: TestPod,
@@ -185,7 +219,9 @@ impl Mesh {
         let network = NEXT.fetch_add(1, Ordering::SeqCst);
         let second = (std::process::id() % 200) as u8 + 10;
         let store = Store::new();
-        let certificates = Certificates::new(Arc::new(Authority::new(lifetime)), Settings::default());
+        let root = Root::new();
+        let authority = Arc::new(Authority::new(&root, lifetime));
+        let certificates = Certificates::new(authority.clone(), Settings::default());
         let mut registry = Registry::default();
         let (client, server) = (pod("web", second, network, 1), pod("cart", second, network, 2));
         let drain = Drain::new();
@@ -203,6 +239,8 @@ impl Mesh {
         at_client.add_pod(served(&client));
         at_server.add_pod(served(&server));
         let mesh = Self {
+            authority,
+            root,
             store,
             certificates,
             client,

@@ -8,7 +8,9 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
-use crate::mesh::{Mesh, deny, echoed, until, until_reset};
+use trefoil_dataplane_core::proxy::ProxyConfig;
+
+use crate::mesh::{Mesh, config, deny, echoed, until, until_reset};
 
 pub(crate) type Line = BTreeMap<&'static str, String>;
 
@@ -176,4 +178,24 @@ async fn connections_and_bytes_are_counted_at_both_ends() {
             assert!(line.ends_with(expected), "{line}");
         }
     }
+}
+
+/// The plane that should have been there, not the one that looked for it.
+#[tokio::test]
+async fn a_plane_that_does_not_answer_is_the_layer_at_fault() {
+    let looking = ProxyConfig {
+        plane: trefoil_dataplane_core::telemetry::Layer::Sidecar,
+        ..config()
+    };
+    let mesh = Mesh::with(looking, false).await;
+    let lines = &*LINES;
+    let application = mesh.server.echo().await;
+    mesh.at_server.remove_pod("uid-cart").await;
+    until_reset(&mut mesh.client.dial(application).await).await;
+    let line = &lines.of(&mesh, "outbound", 1).await[0];
+    assert_eq!(
+        (line["layer"].as_str(), line["response_flags"].as_str()),
+        ("node", "CONNECT"),
+        "{line:?}"
+    );
 }

@@ -1,6 +1,7 @@
 //! Tunnels: shared, and strict about what is asked for in them.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use trefoil_api::names::{header, port};
 
+use trefoil_dataplane_core::certificates::Certificates;
 use trefoil_dataplane_core::hbone::PoolConfig;
 use trefoil_dataplane_core::proxy::ProxyConfig;
 
@@ -44,18 +46,26 @@ async fn those_who_come_at_once_wait_for_one_handshake() {
 
 /// An HTTP/2 client of our own, with the certificate of the client's pod.
 async fn tunnel(mesh: &Mesh) -> SendRequest<Bytes> {
+    tunnel_with(mesh, &mesh.certificates).await.unwrap()
+}
+
+/// The same, with a certificate of these.
+pub(crate) async fn tunnel_with(
+    mesh: &Mesh,
+    certificates: &Arc<Certificates>,
+) -> Result<SendRequest<Bytes>, h2::Error> {
     let (identity, expected) = (mesh.client.identity(), [mesh.server.identity()]);
-    let config = mesh.certificates.client_config(&identity, &expected);
+    let config = certificates.client_config(&identity, &expected);
     let config = config.await.unwrap();
     let stream = TcpStream::connect(mesh.server.at(port::HBONE)).await.unwrap();
     let name = rustls_pki_types::ServerName::IpAddress(mesh.server.address.into());
     let tls = TlsConnector::from(config).connect(name, stream).await.unwrap();
-    let (send, connection) = h2::client::handshake(tls).await.unwrap();
+    let (send, connection) = h2::client::handshake(tls).await?;
     tokio::spawn(connection);
-    send.ready().await.unwrap()
+    send.ready().await
 }
 
-fn connect(authority: SocketAddr) -> Request<()> {
+pub(crate) fn connect(authority: SocketAddr) -> Request<()> {
     let uri = Uri::builder().authority(authority.to_string()).build().unwrap();
     Request::builder()
         .method(Method::CONNECT)

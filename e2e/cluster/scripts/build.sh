@@ -3,10 +3,6 @@
 # sources have changed since it was last built.
 set -euo pipefail
 source "$(dirname "$0")/config.sh"
-command -v go >/dev/null || {
-  echo "Kubernetes is built from source: Go 1.26 or later is needed on the PATH" >&2
-  exit 1
-}
 packages=(runc containernetworking-plugins iptables conntrack procps gcc libc6-dev)
 dpkg -s "${packages[@]}" >/dev/null 2>&1 || {
   apt-get update -qq
@@ -15,6 +11,8 @@ dpkg -s "${packages[@]}" >/dev/null 2>&1 || {
 mkdir -p "$bin" "$images"
 exec 9>"$cache/lock"
 flock 9
+go=$("$here/go.sh")
+export PATH=$go:$PATH
 
 part() { # part NAME SOURCE…: runs build-NAME.sh unless it was done with these sources
   local name=$1 stamp

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
-use super::session::{Outcome, Protocol, Session, attempt, classify};
+use super::session::{Outcome, Protocol, Session, attempt_and_keep, classify};
 
 /// What to do.
 #[derive(Clone, Debug, clap::Args)]
@@ -33,6 +33,9 @@ pub struct Load {
     /// When an attempt counts as late, in seconds.
     #[arg(long, default_value_t = 15.0)]
     pub limit: f64,
+    /// How long the connection of an attempt stays open after the answer, in seconds.
+    #[arg(long, default_value_t = 0.0)]
+    pub hold: f64,
     /// Stop before time once this file exists.
     #[arg(long)]
     pub until: Option<PathBuf>,
@@ -66,8 +69,25 @@ pub struct Tally {
     pub servers: BTreeMap<String, u64>,
     /// Addresses that servers saw, without ports.
     pub seen: BTreeMap<String, u64>,
-    /// The first few failures, in words.
-    pub examples: Vec<String>,
+    /// Attempts that were not answered, the first thousand.
+    pub unserved: Vec<Unserved>,
+}
+
+/// An attempt that was not answered.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Unserved {
+    /// When it began, in milliseconds since the epoch.
+    pub begun: u64,
+    /// When it ended, likewise.
+    pub ended: u64,
+    /// How.
+    pub outcome: Outcome,
+}
+
+impl std::fmt::Display for Unserved {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?} after {} ms", self.outcome, self.ended - self.begun)
+    }
 }
 
 impl Tally {
@@ -79,14 +99,18 @@ impl Tally {
 
     fn count(&mut self, outcome: Outcome, took: Duration) {
         self.attempted += 1;
-        if !outcome.served() && self.examples.len() < 5 {
-            self.examples
-                .push(format!("{outcome:?} after {} ms", took.as_millis()));
+        let milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        if !outcome.served() && self.unserved.len() < 1000 {
+            let ended = now();
+            self.unserved.push(Unserved {
+                begun: ended.saturating_sub(milliseconds),
+                ended,
+                outcome: outcome.clone(),
+            });
         }
         match outcome {
             Outcome::Served(answer) => {
                 self.served += 1;
-                let milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
                 self.worst_milliseconds = self.worst_milliseconds.max(milliseconds);
                 *self.servers.entry(answer.server).or_default() += 1;
                 *self.seen.entry(answer.seen.ip().to_string()).or_default() += 1;
@@ -122,11 +146,18 @@ impl std::fmt::Display for Tally {
             )?;
         }
         write!(f, ", slowest {} ms", self.worst_milliseconds)?;
-        match self.examples.first() {
+        match self.unserved.first() {
             Some(example) => write!(f, "; first failure: {example}"),
             None => Ok(()),
         }
     }
+}
+
+/// Milliseconds since the epoch: the clock that the machine's processes share.
+#[must_use]
+pub fn now() -> u64 {
+    let since = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 enum Event {
@@ -185,14 +216,18 @@ impl Pace {
 
 async fn one_connection_each(load: &Load, events: mpsc::UnboundedSender<Event>) {
     let limit = Duration::from_secs_f64(load.limit);
+    let hold = Duration::from_secs_f64(load.hold);
     let (protocol, target) = (load.protocol, load.target);
     let mut pace = Pace::new(load, load.rate);
     while pace.next().await {
         let events = events.clone();
         tokio::spawn(async move {
             let begun = Instant::now();
-            let outcome = attempt(protocol, target, limit).await;
+            let (outcome, session) = attempt_and_keep(protocol, target, limit).await;
             let _ = events.send(Event::Ended(outcome, begun.elapsed()));
+            if session.is_some() {
+                tokio::time::sleep(hold).await;
+            }
         });
     }
 }

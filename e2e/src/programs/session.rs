@@ -57,13 +57,13 @@ pub struct Answer {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
-    /// The first byte of the response arrived.
+    /// The response arrived: not its first byte alone, since one that breaks off serves nobody.
     Served(Answer),
     /// The connection was refused.
     Refused,
     /// The connection was reset.
     Reset,
-    /// The connection ended before the first byte.
+    /// The connection ended before the response had.
     Closed,
     /// Nothing came in time.
     Late,
@@ -138,7 +138,7 @@ impl Session {
         })
     }
 
-    /// One request; returns when the response has begun and could be read.
+    /// One request; returns when the response has been read.
     pub async fn exchange(&mut self) -> anyhow::Result<Answer> {
         match self {
             Self::Http1(sender, host) => {
@@ -176,8 +176,25 @@ impl Session {
 
 /// One attempt on a connection of its own.
 pub async fn attempt(protocol: Protocol, target: SocketAddr, limit: Duration) -> Outcome {
-    let whole = async { Session::open(protocol, target).await?.exchange().await };
-    classify(tokio::time::timeout(limit, whole).await)
+    attempt_and_keep(protocol, target, limit).await.0
+}
+
+/// The same; the connection stays open for as long as it is kept.
+pub async fn attempt_and_keep(
+    protocol: Protocol,
+    target: SocketAddr,
+    limit: Duration,
+) -> (Outcome, Option<Session>) {
+    let whole = async {
+        let mut session = Session::open(protocol, target).await?;
+        let answer = session.exchange().await?;
+        anyhow::Ok((answer, session))
+    };
+    match tokio::time::timeout(limit, whole).await {
+        Ok(Ok((answer, session))) => (Outcome::Served(answer), Some(session)),
+        Ok(Err(error)) => (classify(Ok(Err(error))), None),
+        Err(elapsed) => (classify(Err(elapsed)), None),
+    }
 }
 
 /// The outcome of something that was given a time limit.

@@ -1,144 +1,71 @@
 //! The smoke test on a real Kubernetes: that what holds in network namespaces also holds where kubelet, a
 //! container runtime, kube-proxy and admission have a say. The cluster and the mesh in it are there already.
 
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
-use serde::de::DeserializeOwned;
-use tokio::io::AsyncWriteExt;
-use tokio::process::Command;
+use anyhow::{bail, ensure};
 
 use crate::capture::Capture;
 use crate::mesh::eventually;
-use crate::programs::call::{Calls, Target};
-use crate::programs::load::Tally;
+use crate::programs::call::Target;
 use crate::programs::port;
-use crate::programs::session::Protocol;
+use crate::programs::session::{Outcome, Protocol};
 use crate::report::Report;
 
+use cluster::Cluster;
+
+mod cluster;
+mod ctl;
+mod health;
+mod pods;
+mod proxy;
 mod survival;
+mod switch;
 
 /// The fewest checks that it makes.
-pub(super) const MINIMUM: usize = 55;
-/// How long a command may take.
-const LIMIT: Duration = Duration::from_secs(90);
+pub(super) const MINIMUM: usize = 81 + ctl::CHECKS;
 const NAMESPACES: [&str; 3] = ["none", "sidecar", "ambient"];
-
-/// The cluster, through the script that made it.
-struct Cluster {
-    script: PathBuf,
-}
-
-impl Cluster {
-    /// A command on a node; its output.
-    async fn on(&self, node: &str, command: &[&str], input: Option<&str>) -> anyhow::Result<String> {
-        let mut child = Command::new(&self.script)
-            .args(["exec", node])
-            .args(command)
-            .stdin(if input.is_some() {
-                Stdio::piped()
-            } else {
-                Stdio::null()
-            })
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()?;
-        if let (Some(mut stdin), Some(input)) = (child.stdin.take(), input) {
-            stdin.write_all(input.as_bytes()).await?;
-        }
-        let output = tokio::time::timeout(LIMIT, child.wait_with_output()).await;
-        let output = output.with_context(|| format!("{} took too long", command.join(" ")))??;
-        if !output.status.success() {
-            let told = String::from_utf8_lossy(&output.stderr);
-            bail!("{}: {}: {}", command.join(" "), output.status, told.trim());
-        }
-        Ok(String::from_utf8(output.stdout)?)
-    }
-
-    async fn kubectl(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        self.on("n1", &[&["kubectl"], arguments].concat(), None).await
-    }
-
-    async fn apply(&self, objects: &str) -> anyhow::Result<()> {
-        let apply = self.on("n1", &["kubectl", "apply", "-f", "-"], Some(objects));
-        apply.await.map(drop)
-    }
-
-    /// A part of this program in the client of a namespace; what it prints.
-    async fn client<Printed: DeserializeOwned>(
-        &self,
-        namespace: &str,
-        arguments: &[&str],
-    ) -> anyhow::Result<Printed> {
-        let exec = ["exec", "-n", namespace, "client", "--", "/trefoil-e2e"];
-        let output = self.kubectl(&[&exec, arguments].concat()).await?;
-        serde_json::from_str(&output).with_context(|| format!("reading {output:?}"))
-    }
-
-    /// The address of the pod of a set on a node.
-    async fn address(&self, namespace: &str, app: &str, node: &str) -> anyhow::Result<String> {
-        let label = format!("app={app}");
-        let field = format!("spec.nodeName={node}");
-        let path = "jsonpath={.items[0].status.podIP}";
-        let get = [
-            "get",
-            "pods",
-            "-n",
-            namespace,
-            "-l",
-            &label,
-            "--field-selector",
-            &field,
-            "-o",
-            path,
-        ];
-        self.kubectl(&get).await
-    }
-
-    async fn service(&self, namespace: &str, name: &str) -> anyhow::Result<String> {
-        let path = "jsonpath={.spec.clusterIP}";
-        self.kubectl(&["get", "service", "-n", namespace, name, "-o", path])
-            .await
-    }
-
-    async fn call(&self, from: &str, target: Target, attempts: usize) -> anyhow::Result<Calls> {
-        let arguments = ["call", "--attempts", &attempts.to_string(), &target.to_string()];
-        let mut calls: Vec<Calls> = self.client(from, &arguments).await?;
-        calls.pop().context("no calls")
-    }
-
-    async fn label(&self, namespace: &str, mode: &str) -> anyhow::Result<()> {
-        let label = format!("trefoil.dev/dataplane-mode={mode}");
-        self.kubectl(&["label", "namespace", namespace, &label, "--overwrite"])
-            .await
-            .map(drop)
-    }
-
-    /// What the agent says redirects the pods of a set.
-    async fn redirection(&self, namespace: &str, app: &str) -> anyhow::Result<Vec<String>> {
-        let path = r"jsonpath={range .items[*]}{.metadata.annotations.trefoil\.dev/redirection}{' '}{end}";
-        let label = format!("app={app}");
-        let text = self
-            .kubectl(&["get", "pods", "-n", namespace, "-l", &label, "-o", path])
-            .await?;
-        Ok(text.split_whitespace().map(str::to_owned).collect())
-    }
-}
 
 pub(super) async fn run(report: &mut Report, script: &Path) -> anyhow::Result<()> {
     let cluster = Cluster {
         script: script.to_owned(),
     };
+    let mut steps = Steps(Instant::now());
     planes(&cluster, report).await;
+    steps.done(report, "planes");
     cells(&cluster, report).await?;
+    steps.done(report, "cells");
     services(&cluster, report).await?;
+    steps.done(report, "services");
     wire(&cluster, report).await;
+    steps.done(report, "wire");
     policies(&cluster, report).await?;
-    switch(&cluster, report).await?;
-    survival::run(&cluster, report).await
+    steps.done(report, "policies");
+    ctl::run(&cluster, report).await?;
+    steps.done(report, "trefoilctl");
+    switch::run(&cluster, report).await?;
+    steps.done(report, "switch");
+    pods::run(&cluster, report).await?;
+    steps.done(report, "pods");
+    survival::run(&cluster, report).await?;
+    steps.done(report, "survival");
+    health::run(&cluster, report).await;
+    steps.done(report, "health");
+    Ok(())
+}
+
+/// What takes the time.
+struct Steps(Instant);
+
+impl Steps {
+    fn done(&mut self, report: &Report, step: &str) {
+        report.note(format_args!(
+            "{step} took {:.1} s",
+            self.0.elapsed().as_secs_f64()
+        ));
+        self.0 = Instant::now();
+    }
 }
 
 /// Each pod is on the plane that its namespace asks for.
@@ -195,7 +122,7 @@ async fn cell(cluster: &Cluster, client: &str, who: &str, address: &str) -> anyh
         };
         let calls = cluster.call(client, target, 4).await?;
         for outcome in &calls.outcomes {
-            let crate::programs::session::Outcome::Served(answer) = outcome else {
+            let Outcome::Served(answer) = outcome else {
                 bail!("{target}: {outcome:?}");
             };
             ensure!(answer.server == who, "{target}: answered by {}", answer.server);
@@ -316,49 +243,4 @@ async fn verdict(cluster: &Cluster, client: &str, server: &str, wanted: bool) ->
         calls.outcomes
     );
     Ok(format!("{expected} of 5 served"))
-}
-
-/// A namespace changes plane and back, under load that is not retried.
-async fn switch(cluster: &Cluster, report: &mut Report) -> anyhow::Result<()> {
-    let target = format!(
-        "{}:{}",
-        cluster.address("sidecar", "server", "n2").await?,
-        port::HTTP
-    );
-    let load = ["load", "--target", &target, "--rate", "50", "--seconds", "20"];
-    let each = cluster.client::<Tally>("ambient", &load);
-    let long = [&load[..], &["--connections", "10"]].concat();
-    let long = cluster.client::<Tally>("ambient", &long);
-    let switching = async {
-        for (mode, plane) in [
-            ("ambient", "node"),
-            ("sidecar", "sidecar"),
-            ("ambient", "node"),
-            ("sidecar", "sidecar"),
-        ] {
-            cluster.label("sidecar", mode).await?;
-            on_plane(cluster, "sidecar", plane).await?;
-        }
-        anyhow::Ok("four times")
-    };
-    let (each, long, switched) = tokio::join!(each, long, switching);
-    report.check("the namespace changes plane under load", switched);
-    for (name, tally) in [("a connection each", each), ("long-lived connections", long)] {
-        report.check(
-            format!("load across the switch, {name}"),
-            tally.and_then(|tally| nothing_lost(&tally, 900)),
-        );
-    }
-    Ok(())
-}
-
-/// Nothing was refused, reset or left waiting, and the load was not a trickle.
-fn nothing_lost(tally: &Tally, minimum: u64) -> anyhow::Result<String> {
-    ensure!(
-        tally.attempted >= minimum,
-        "only {} attempts were made",
-        tally.attempted
-    );
-    ensure!(tally.lost() == 0 && tally.connections_lost == 0, "{tally}");
-    Ok(tally.to_string())
 }

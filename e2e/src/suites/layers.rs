@@ -1,8 +1,11 @@
-//! Layers: one fault in each, and `why` and the access log name exactly that one.
+//! Layers: one fault in each, and `why` names exactly that one, and so does every line that a plane on the path
+//! writes of the same kind of connection.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use k8s_openapi::api::core::v1::Service;
 use rustix::process::Signal;
 use serde::Deserialize;
 use tokio::process::Command;
@@ -11,10 +14,14 @@ use crate::mesh::eventually;
 use crate::mesh::processes::{Part, signal};
 use crate::mesh::standard::Standard;
 use crate::mesh::{Mesh, Pod, PodPlan};
-use crate::programs::call::Target;
+use crate::programs::call::{Calls, Target};
 use crate::programs::port;
 use crate::programs::session::Protocol;
 use crate::report::Report;
+
+mod log;
+
+use log::Log;
 
 /// What `trefoilctl why -o json` says.
 #[derive(Debug, Deserialize)]
@@ -102,8 +109,12 @@ async fn policy(standard: &Standard, report: &mut Report, client: &Pod, server: 
     let route = format!("{} → {}", name(client), name(server));
     let result = names(&standard.mesh, client, &at(server, port::TCP), "policy", &policy).await;
     report.check(format!("{route}: denied by policy"), result);
-    let result = logged(standard, server, &["DENY", &policy]).await;
-    report.check(format!("{route}: denied by policy, in the access log"), result);
+    let expected = Expected {
+        outbound: &["layer=\"policy\"", "response_flags=\"DENY\""],
+        inbound: &["layer=\"policy\"", "response_flags=\"DENY\"", &policy],
+    };
+    let result = logged(&standard.mesh, client, server, server.at(port::TCP), expected).await;
+    report.check(format!("{route}: denied by policy, in the access logs"), result);
     standard
         .mesh
         .delete("authorizationpolicy", namespace, "layers")
@@ -124,35 +135,48 @@ async fn refused(standard: &Standard, client: &Pod, server: &Pod) -> anyhow::Res
     .await
 }
 
-/// A line of the server's plane that says all of this.
-async fn logged(standard: &Standard, server: &Pod, words: &[&str]) -> anyhow::Result<String> {
-    let file = if server.namespace == "sidecar" {
-        standard
-            .mesh
-            .directory()
-            .join("pods")
-            .join(name(server))
-            .join("sidecar.log")
-    } else {
-        standard.mesh.log(&format!("{}-node", server.node))
-    };
-    eventually(Duration::from_secs(5), async || {
-        let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
-        let line = text
-            .lines()
-            .rev()
-            .find(|line| words.iter().all(|word| line.contains(word)));
-        let line = line.with_context(|| format!("no line with {words:?} in {}", file.display()))?;
-        Ok(line.chars().take(60).collect())
-    })
-    .await
+/// What the lines of the ends' planes are to say; nothing of an end whose plane is not reached.
+#[derive(Clone, Copy)]
+struct Expected<'a> {
+    outbound: &'a [&'a str],
+    inbound: &'a [&'a str],
+}
+
+/// Calls once, and reads what both planes write of it.
+async fn logged(
+    mesh: &Mesh,
+    client: &Pod,
+    server: &Pod,
+    address: SocketAddr,
+    expected: Expected<'_>,
+) -> anyhow::Result<String> {
+    let outbound = Log::from_now(mesh, client, client)?;
+    let inbound = Log::from_now(mesh, server, client)?;
+    let target = format!("tcp@{address}");
+    let calls: Vec<Calls> = mesh
+        .program_in(client, &["call", "--limit", "25", &target])
+        .await?;
+    ensure!(calls[0].served() == 0, "it is served: {:?}", calls[0].outcomes);
+    let mut said = outbound.says("outbound", expected.outbound).await?;
+    if !expected.inbound.is_empty() {
+        said = format!("{said}; {}", inbound.says("inbound", expected.inbound).await?);
+    }
+    Ok(said)
 }
 
 /// Nothing listens on the port.
 async fn application(standard: &Standard, report: &mut Report, client: &Pod, server: &Pod) {
+    let route = format!("{} → {}", name(client), name(server));
     let result = names(&standard.mesh, client, &at(server, 7777), "application", "").await;
+    report.check(format!("{route}: the application is closed"), result);
+    let closed = &["layer=\"application\"", "response_flags=\"CONNECT\""];
+    let expected = Expected {
+        outbound: closed,
+        inbound: closed,
+    };
+    let result = logged(&standard.mesh, client, server, server.at(7777), expected).await;
     report.check(
-        format!("{} → {}: the application is closed", name(client), name(server)),
+        format!("{route}: the application is closed, in the access logs"),
         result,
     );
 }
@@ -171,39 +195,71 @@ async fn endpoint(standard: &Standard, report: &mut Report, client: &Pod) -> any
     let result = eventually(Duration::from_secs(10), async || {
         names(&standard.mesh, client, &server, "endpoint", "").await
     });
-    report.check(format!("{} → a service over nobody", name(client)), result.await);
+    let route = format!("{} → a service over nobody", name(client));
+    report.check(&route, result.await);
+    let services: kube::Api<Service> = kube::Api::namespaced(standard.mesh.client().await?, namespace);
+    let spec = services.get("nobody").await?.spec.unwrap_or_default();
+    let address = spec.cluster_ip.context("the service has no address")?.parse()?;
+    // It is the application's layer that nobody is of; the reason says which kind.
+    let expected = Expected {
+        outbound: &["layer=\"application\"", "nobody", "has no healthy endpoint"],
+        inbound: &[],
+    };
+    let address = SocketAddr::new(address, 80);
+    let result = logged(&standard.mesh, client, client, address, expected).await;
+    report.check(format!("{route}, in the access log"), result);
     Ok(())
 }
 
-/// The server's plane does not answer: its sidecar, or its node's proxy, is stopped.
+/// The server's plane does not answer: its sidecar, or its node's proxy, is stopped. The client's plane blames
+/// that one, not itself.
 async fn stopped_plane(standard: &Standard, report: &mut Report) -> anyhow::Result<()> {
-    let client = standard.client("ambient")?;
     let sidecar = standard.server("sidecar", "n2")?;
     let process = sidecar.sidecar.context("the pod has no sidecar")?;
-    signal(process, Signal::STOP)?;
-    let result = names(&standard.mesh, client, &at(sidecar, port::TCP), "plane", "").await;
-    signal(process, Signal::CONT)?;
-    report.check("the server's sidecar does not answer", result);
+    let client = standard.client("ambient")?;
+    stopped(standard, report, client, sidecar, "sidecar", &[process]).await?;
 
-    let client = standard.client("sidecar")?;
     let server = standard.server("ambient", "n2")?;
-    let stopped = [
+    let processes = [
         standard.mesh.processes_of(Part::Supervisor, "n2")?,
         standard.mesh.processes_of(Part::Worker, "n2")?,
     ]
     .concat();
-    for process in &stopped {
+    let client = standard.client("sidecar")?;
+    stopped(standard, report, client, server, "node", &processes).await
+}
+
+async fn stopped(
+    standard: &Standard,
+    report: &mut Report,
+    client: &Pod,
+    server: &Pod,
+    layer: &str,
+    processes: &[u32],
+) -> anyhow::Result<()> {
+    for process in processes {
         signal(*process, Signal::STOP)?;
     }
-    let result = names(&standard.mesh, client, &at(server, port::TCP), "plane", "").await;
-    for process in &stopped {
+    let named = names(&standard.mesh, client, &at(server, port::TCP), "plane", "").await;
+    let layer_field = format!("layer=\"{layer}\"");
+    let expected = Expected {
+        outbound: &[&layer_field, "the server's plane did not answer"],
+        inbound: &[],
+    };
+    let said = logged(&standard.mesh, client, server, server.at(port::TCP), expected).await;
+    for process in processes {
         signal(*process, Signal::CONT)?;
     }
-    report.check("the server's node proxy does not answer", result);
+    report.check(format!("the server's plane ({layer}) does not answer"), named);
+    report.check(
+        format!("the server's plane ({layer}) does not answer, in the access log"),
+        said,
+    );
     Ok(())
 }
 
-/// The rules in the server's namespace are gone.
+/// The rules in the server's namespace are gone. No plane is on the path to its application then, and none has
+/// a line to write.
 async fn flushed_rules(standard: &Standard, report: &mut Report) -> anyhow::Result<()> {
     let client = standard.client("sidecar")?;
     for namespace in ["ambient", "sidecar"] {
@@ -250,29 +306,37 @@ async fn expired(report: &mut Report) -> anyhow::Result<()> {
         .await?;
     let before = why(&mesh, &client, &at(&server, port::TCP)).await?;
     ensure!(before.well, "{before:?}");
-    for process in mesh.processes_of(Part::ControlPlane, "")? {
-        signal(process, Signal::STOP)?;
-    }
+    // Whoever signs is out of reach, and the API is not.
+    unreachable(&mesh).await?;
     // Expiry is a matter of the clock alone.
     tokio::time::sleep(Duration::from_secs(21)).await;
-    let target = format!("tcp@{}", server.at(port::TCP));
-    let calls: Vec<crate::programs::call::Calls> = mesh.program_in(&fresh, &["call", &target]).await?;
-    let refused = if calls[0].served() == 0 {
-        Ok("refused")
-    } else {
-        Err(anyhow::anyhow!("served"))
+    let named = names(&mesh, &fresh, &at(&server, port::TCP), "certificate", "expired").await;
+    report.check("an expired certificate", named);
+    let expected = Expected {
+        outbound: &[
+            "layer=\"node\"",
+            "response_flags=\"IDENTITY_ERROR\"",
+            "the certificate of spiffe://cluster.local/ns/ambient/sa/fresh has expired",
+        ],
+        inbound: &[],
     };
-    report.check("a connection with an expired certificate", refused);
-    let log = std::fs::read_to_string(mesh.log("n1-node"))?;
-    let named = log
-        .lines()
-        .rev()
-        .find(|line| line.contains("certificate"))
-        .map(|line| line.chars().take(200).collect::<String>())
-        .context("the log of the client's plane names no certificate");
-    report.check("an expired certificate, in the log", named);
-    for process in mesh.processes_of(Part::ControlPlane, "")? {
-        signal(process, Signal::CONT)?;
-    }
+    let said = logged(&mesh, &fresh, &server, server.at(port::TCP), expected).await;
+    report.check("an expired certificate, in the access log", said);
     mesh.down().await
+}
+
+/// Nothing comes to the control plane's port for planes.
+async fn unreachable(mesh: &Mesh) -> anyhow::Result<()> {
+    let rules = "table inet fault {
+      chain arrivals {
+        type filter hook input priority 0; policy accept;
+        tcp dport 15012 reject with tcp reset
+      }
+    }";
+    let made = Command::new("ip")
+        .args(["netns", "exec", &mesh.lan(), "nft", rules])
+        .status()
+        .await?;
+    ensure!(made.success(), "nft: {made}");
+    Ok(())
 }

@@ -14,6 +14,7 @@ use crate::programs::port;
 use crate::report::Report;
 
 pub(super) mod away;
+mod patience;
 
 /// For how long each load runs, in seconds.
 const SECONDS: &str = "12";
@@ -30,6 +31,7 @@ pub(super) async fn run(report: &mut Report) -> anyhow::Result<()> {
     }
     both_ends(&standard, report).await?;
     sidecar_ends(&standard, report).await?;
+    patience::run(&standard, report).await?;
     standard.mesh.down().await
 }
 

@@ -1,179 +1,268 @@
 //! The switch: a namespace changes plane ten times and back under load, in STRICT mode, and nobody notices
 //! but the kernel: no connection refused or reset, long-lived ones survive, new ones are on the new plane
-//! within two seconds, no plaintext on the wire.
+//! within two seconds, no plaintext on the wire or let in. One story, told over both kinds of mesh.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 
-use crate::capture::Capture;
-use crate::mesh::Pod;
+use crate::capture::{Capture, Captured};
+use crate::mesh::eventually;
 use crate::mesh::standard::{NODES, Standard};
 use crate::programs::load::Tally;
-use crate::programs::port;
 use crate::report::Report;
 
-mod witness;
+use arrivals::{End, PLANES, Plane, Watched, look, settled};
 
-use witness::{End, Plane, carried_by};
+mod arrivals;
+mod embedded;
 
 /// How often the namespace leaves its plane and comes back.
 const TIMES: usize = 10;
 /// Until new connections are on the new plane.
 const PROMISED: Duration = Duration::from_secs(2);
-/// How long the namespace stays on each plane.
-const STAY: Duration = Duration::from_secs(1);
 /// Attempts a second of each load.
-const RATE: &str = "50";
+const RATE: &str = "25";
+/// The fewest attempts that each load must have made.
+const ATTEMPTS: u64 = 500;
+/// How long a load may run, in seconds.
+const LIMIT: &str = "240";
 
-/// The mode that asks for a plane, and the plane.
-const PLANES: [(&str, Plane); 2] = [
-    (
-        "ambient",
-        Plane {
-            program: "trefoil-node",
-            outbound: 15001,
-        },
-    ),
-    (
-        "sidecar",
-        Plane {
-            program: "trefoil-sidecar",
-            outbound: 15101,
-        },
-    ),
-];
+/// A mesh with clients on its first node and servers on both, in namespaces named after their modes. The
+/// namespace `sidecar` is the one that switches.
+pub(super) trait Ground {
+    /// The network namespace that everything between nodes passes.
+    fn between_nodes(&self) -> String;
+    /// Creates objects.
+    async fn create(&self, objects: &str) -> anyhow::Result<()>;
+    /// Asks that the namespace be in a mode.
+    async fn label(&self, mode: &str) -> anyhow::Result<()>;
+    /// What the agents say redirects the namespace's servers.
+    async fn redirections(&self) -> anyhow::Result<Vec<String>>;
+    /// A process in the network namespace of a client.
+    async fn client(&self, namespace: &str) -> anyhow::Result<u32>;
+    /// A process in the network namespace of the switching namespace's server on a node.
+    async fn server(&self, node: &str) -> anyhow::Result<u32>;
+    /// A file that a client can look for: its path there, and from here.
+    async fn flag(&self, client: &str) -> anyhow::Result<(String, PathBuf)>;
+    /// Runs a load from a client to the HTTP port of a server, to its end.
+    async fn load(&self, route: &Route, arguments: &[&str]) -> anyhow::Result<Tally>;
+}
+
+/// From which client to which server.
+pub(super) struct Route {
+    pub(super) client: &'static str,
+    pub(super) server: &'static str,
+    pub(super) node: &'static str,
+}
 
 pub(super) async fn run(report: &mut Report) -> anyhow::Result<()> {
     let standard = Standard::up(&super::mesh_of("switch"), &[]).await?;
-    strict(&standard).await?;
-    for (role, client, server) in [
-        ("the servers'", "ambient", "sidecar"),
-        ("the clients'", "sidecar", "ambient"),
-    ] {
-        under_load(&standard, report, role, client, server).await?;
-    }
+    back_and_forth(&standard, report).await?;
     standard.mesh.down().await
 }
 
-/// Nothing but the mesh is let in, so that a moment without it would show.
-async fn strict(standard: &Standard) -> anyhow::Result<()> {
-    for namespace in ["sidecar", "ambient"] {
-        standard
-            .mesh
-            .apply(&format!(
-                "apiVersion: trefoil.dev/v1alpha1\nkind: PeerAuthentication\n\
-                 metadata: {{name: strict, namespace: {namespace}}}\nspec: {{mtls: Strict}}\n"
-            ))
-            .await?;
+/// The story: what switches is at once the clients' namespace and the servers'.
+pub(super) async fn back_and_forth(ground: &impl Ground, report: &mut Report) -> anyhow::Result<()> {
+    strict(ground).await?;
+    let mut flags = Vec::new();
+    for client in ["none", "sidecar", "ambient"] {
+        flags.push((client, ground.flag(client).await?));
     }
-    Ok(())
-}
-
-/// One direction: the namespace `sidecar` switches, as client or as server.
-async fn under_load(
-    standard: &Standard,
-    report: &mut Report,
-    role: &str,
-    client: &str,
-    server: &str,
-) -> anyhow::Result<()> {
-    let from = standard.client(client)?;
-    let flag = tempfile::tempdir()?;
-    let flag = flag.path().join("enough");
-    let until = flag.to_string_lossy().into_owned();
-    let capture = Capture::start(&standard.mesh.lan()).await?;
+    let until = |client: &str| {
+        let flag = flags.iter().find(|(of, _)| *of == client);
+        flag.map(|(_, (there, _))| there.as_str()).unwrap_or_default()
+    };
     let mut loads = Vec::new();
-    for node in NODES {
-        let target = standard.server(server, node)?.at(port::HTTP).to_string();
-        for connections in ["0", "20"] {
-            loads.push((
-                node,
-                connections,
-                load(standard, from, target.clone(), connections, &until),
-            ));
+    for (client, server) in [("ambient", "sidecar"), ("sidecar", "ambient")] {
+        for node in NODES {
+            for connections in ["0", "20"] {
+                let route = Route { client, server, node };
+                loads.push(load(ground, route, connections, until(client)));
+            }
         }
     }
-    let (names, loads): (Vec<_>, Vec<_>) = loads
-        .into_iter()
-        .map(|(node, connections, load)| ((node, connections), load))
-        .unzip();
-    let switching = async {
-        let end = if server == "sidecar" {
-            End::Server
-        } else {
-            End::Client
-        };
-        let switched = switch_back_and_forth(standard, end).await;
-        std::fs::write(&flag, "")?;
-        switched
+    let stranger = Route {
+        client: "none",
+        server: "sidecar",
+        node: "n1",
     };
-    let (tallies, switched) = tokio::join!(futures::future::join_all(loads), switching);
+    let stranger = load(ground, stranger, "0", until("none"));
+    let mut pods = watched(ground).await?;
+    let capture = Capture::start(&ground.between_nodes()).await?;
+    let switching = async {
+        let slowest = switch(ground, &mut pods).await;
+        for (_, (_, here)) in &flags {
+            std::fs::write(here, "").with_context(|| here.display().to_string())?;
+        }
+        slowest
+    };
+    let loads = futures::future::join_all(loads);
+    let (loads, (_, stranger), slowest) = tokio::join!(loads, stranger, switching);
     let captured = capture.stop().await?;
-    report.check(
-        format!("{role} namespace switches {TIMES} times and back"),
-        switched.map(|(seen, slowest)| {
-            format!(
-                "{seen} of {seen} fresh connections carried by the new plane's process after at most {} ms",
-                slowest.as_millis()
-            )
-        }),
-    );
-    for ((node, connections), tally) in names.into_iter().zip(tallies) {
-        let kind = if connections == "0" {
-            "a connection each"
-        } else {
-            "long-lived connections"
-        };
-        let place = if node == "n1" { "same node" } else { "other node" };
+    for (_, (_, here)) in &flags {
+        std::fs::remove_file(here)?;
+    }
+    on_the_new_plane(report, &pods, slowest);
+    for (name, tally) in loads {
         report.check(
-            format!("{role} switch, {kind}, {place}"),
+            format!("the switch, {name}"),
             tally.and_then(|tally| unharmed(&tally)),
         );
     }
-    let plaintext = if captured.plaintext == 0 && captured.tunnelled > 100 {
-        Ok(format!(
-            "{} packets of tunnels, no plaintext marker",
-            captured.tunnelled
-        ))
-    } else {
-        Err(anyhow::anyhow!("{captured:?}"))
-    };
-    report.check(format!("{role} switch, on the wire"), plaintext);
+    report.check(
+        "the switch, a stranger's plaintext",
+        stranger.and_then(|tally| kept_out(&tally)),
+    );
+    report.check("the switch, on the wire", encrypted(captured));
     Ok(())
 }
 
+/// Nothing but the mesh is let in, so that a moment without it would show.
+async fn strict(ground: &impl Ground) -> anyhow::Result<()> {
+    for namespace in ["sidecar", "ambient"] {
+        let strict = format!(
+            "apiVersion: trefoil.dev/v1alpha1\nkind: PeerAuthentication\n\
+             metadata: {{name: strict, namespace: {namespace}}}\nspec: {{mtls: Strict}}\n"
+        );
+        ground.create(&strict).await?;
+    }
+    let stranger = Route {
+        client: "none",
+        server: "sidecar",
+        node: "n1",
+    };
+    eventually(Duration::from_secs(20), async || {
+        let tally = ground
+            .load(&stranger, &["--rate", "10", "--seconds", "0.5"])
+            .await?;
+        ensure!(tally.served == 0 && tally.attempted > 0, "STRICT lets in {tally}");
+        Ok(())
+    })
+    .await
+}
+
+/// The pods by which a switch is seen: the servers of the namespace, and its client.
+async fn watched(ground: &impl Ground) -> anyhow::Result<Vec<Watched>> {
+    let mut pods = Vec::new();
+    for (name, end, process) in [
+        ("server on n1", End::Server, ground.server("n1").await?),
+        ("server on n2", End::Server, ground.server("n2").await?),
+        ("client on n1", End::Client, ground.client("sidecar").await?),
+    ] {
+        pods.push(Watched {
+            name,
+            end,
+            process,
+            seen: [].into(),
+        });
+    }
+    Ok(pods)
+}
+
+/// One load to its end; what it is called.
 async fn load(
-    standard: &Standard,
-    from: &Pod,
-    target: String,
+    ground: &impl Ground,
+    route: Route,
     connections: &str,
     until: &str,
-) -> anyhow::Result<Tally> {
-    let program = standard.mesh.program()?;
-    let command = [
-        &program,
-        "load",
-        "--target",
-        &target,
+) -> (String, anyhow::Result<Tally>) {
+    let kind = if connections == "0" {
+        "a connection each"
+    } else {
+        "long-lived connections"
+    };
+    let place = if route.node == "n1" {
+        "same node"
+    } else {
+        "other node"
+    };
+    let name = format!("{} → {}, {kind}, {place}", route.client, route.server);
+    let arguments = [
         "--rate",
         RATE,
         "--seconds",
-        "240",
+        LIMIT,
         "--connections",
         connections,
+        // For long enough to be seen.
+        "--hold",
+        "0.5",
         "--until",
         until,
     ];
-    let limit = Duration::from_secs(300);
-    let output = standard.mesh.exec_within(from, &command, limit).await?;
-    Ok(serde_json::from_str(&output)?)
+    (name, ground.load(&route, &arguments).await)
+}
+
+/// For each pod the longest that its new connections took to be on the new plane.
+async fn switch(ground: &impl Ground, pods: &mut [Watched]) -> anyhow::Result<Vec<Duration>> {
+    let mut slowest = vec![Duration::ZERO; pods.len()];
+    // The load is carried by the plane that it begins on.
+    let begun = Instant::now();
+    settled(pods, &PLANES[1], begun).await?;
+    for _ in 0..TIMES {
+        for plane in &PLANES {
+            let took = one_switch(ground, pods, plane).await?;
+            for (slowest, took) in slowest.iter_mut().zip(took) {
+                *slowest = took.max(*slowest);
+            }
+        }
+    }
+    Ok(slowest)
+}
+
+async fn one_switch(
+    ground: &impl Ground,
+    pods: &mut [Watched],
+    plane: &Plane,
+) -> anyhow::Result<Vec<Duration>> {
+    look(pods)?;
+    let begun = Instant::now();
+    ground.label(plane.mode).await?;
+    let took = settled(pods, plane, begun).await?;
+    // What people are told agrees.
+    eventually(Duration::from_secs(20), async || {
+        let said = ground.redirections().await?;
+        ensure!(
+            said.len() == NODES.len() && said.iter().all(|name| name == plane.name),
+            "they are said to be on {said:?}, not all on {}",
+            plane.name
+        );
+        Ok(())
+    })
+    .await?;
+    Ok(took)
+}
+
+fn on_the_new_plane(report: &mut Report, pods: &[Watched], slowest: anyhow::Result<Vec<Duration>>) {
+    let slowest = match slowest {
+        Ok(slowest) => slowest,
+        Err(error) => {
+            report.check("the switch, there and back", Err::<&str, _>(error));
+            return;
+        }
+    };
+    for (pod, slowest) in pods.iter().zip(slowest) {
+        let seen = format!(
+            "{} switches; every new connection is on the new plane after at most {} ms ({} seen)",
+            2 * TIMES,
+            slowest.as_millis(),
+            pod.seen.len()
+        );
+        let result = if slowest <= PROMISED {
+            Ok(seen)
+        } else {
+            Err(anyhow::anyhow!(seen))
+        };
+        report.check(format!("the switch, {}", pod.name), result);
+    }
 }
 
 /// Nothing refused, reset, closed or late, and the load was no trickle.
 fn unharmed(tally: &Tally) -> anyhow::Result<String> {
     ensure!(
-        tally.attempted >= 500,
+        tally.attempted >= ATTEMPTS,
         "only {} attempts were made",
         tally.attempted
     );
@@ -181,32 +270,24 @@ fn unharmed(tally: &Tally) -> anyhow::Result<String> {
     Ok(tally.to_string())
 }
 
-/// The longest that fresh connections took to be carried by the new plane's process. Asked of the kernel, in
-/// every round trip: on both nodes where the servers switch, and of the client where that does.
-async fn switch_back_and_forth(standard: &Standard, end: End) -> anyhow::Result<(usize, Duration)> {
-    let (mut slowest, mut seen) = (Duration::ZERO, 0);
-    let client = standard.client(if end == End::Client { "sidecar" } else { "ambient" })?;
-    let servers = if end == End::Client { "ambient" } else { "sidecar" };
-    for _ in 0..TIMES {
-        for (mode, plane) in PLANES {
-            let begun = Instant::now();
-            standard.mesh.label_namespace("sidecar", mode).await?;
-            let carried = NODES.map(async |node| {
-                let server = standard.server(servers, node)?;
-                carried_by(&standard.mesh, (client, server), end, plane, begun).await
-            });
-            for took in futures::future::try_join_all(carried).await? {
-                slowest = slowest.max(took);
-                seen += 1;
-            }
-            // The load is to be carried by each plane, not only across the seams.
-            tokio::time::sleep(STAY).await;
-        }
-    }
+/// Nobody outside the mesh was let in at any moment.
+fn kept_out(tally: &Tally) -> anyhow::Result<String> {
     ensure!(
-        slowest <= PROMISED,
-        "a fresh connection took {} ms to be on the new plane",
-        slowest.as_millis()
+        tally.attempted >= ATTEMPTS,
+        "only {} attempts were made",
+        tally.attempted
     );
-    Ok((seen, slowest))
+    ensure!(tally.served == 0, "{tally}");
+    Ok(format!("none of {} attempts let in", tally.attempted))
+}
+
+fn encrypted(captured: Captured) -> anyhow::Result<String> {
+    ensure!(
+        captured.plaintext == 0 && captured.tunnelled >= 1000,
+        "{captured:?}"
+    );
+    Ok(format!(
+        "{} packets of tunnels, no plaintext marker",
+        captured.tunnelled
+    ))
 }

@@ -1,8 +1,9 @@
 use serde_json::{Value, json};
+use trefoil_api::crd::FieldError;
 
 use crate::kinds;
 use crate::lifecycle::*;
-use crate::status::{ApiError, FieldError};
+use crate::status::ApiError;
 
 fn birth() -> Birth {
     Birth {

@@ -10,7 +10,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::Value;
-use trefoil_embedded_api::{self as embedded, Embedded, EmbeddedConfig, FieldError, Validate};
+use trefoil_api::crd::FieldError;
+use trefoil_embedded_api::{self as embedded, Embedded, EmbeddedConfig, Validate};
 
 /// The API and its folder.
 pub struct Api {

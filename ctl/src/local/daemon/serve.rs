@@ -14,6 +14,7 @@ use tokio::process::Child;
 use tokio_util::sync::CancellationToken;
 
 use super::{Daemon, PodEntry};
+use crate::local::executable;
 use crate::local::listening;
 use crate::local::pod::{self, MadePod};
 use crate::local::process::{self, Program};
@@ -43,7 +44,7 @@ async fn converse(daemon: Arc<Daemon>, stream: UnixStream) {
     while let Ok(Some(request)) = conversation.receive::<Request>().await {
         let answered = answer(&daemon, &mut conversation, request).await;
         let response = answered.unwrap_or_else(|error| Response::Failed {
-            reason: format!("{error:#}"),
+            reason: crate::output::causes(&error),
         });
         if conversation.send(&response).await.is_err() {
             return;
@@ -70,7 +71,14 @@ async fn answer(
             })
         }
         Request::Delete { namespace, pod } => {
-            let entry = running(daemon, &namespace, &pod)?;
+            let Some(entry) = daemon.pod(&namespace, &pod) else {
+                let ended = pod::remove_ended(daemon, &namespace, &pod).await?;
+                anyhow::ensure!(
+                    ended,
+                    "there is no pod {namespace}/{pod}: see `trefoilctl get pods -A`"
+                );
+                return Ok(Response::Done);
+            };
             entry.stop.cancel();
             entry.gone.cancelled().await;
             pod::remove_object(daemon, &entry.pod).await;
@@ -99,6 +107,9 @@ async fn run_pod(
         request.namespace,
         request.name
     );
+    if request.detach {
+        executable::find(&request.command[0])?;
+    }
     let sidecar = pod::admit(daemon, &request).await?;
     let made = pod::make(daemon, &request, sidecar).await?;
     let entry = PodEntry {

@@ -13,6 +13,7 @@ fn plan(target: SocketAddr, connections: usize) -> Load {
         seconds: 0.5,
         connections,
         limit: 5.0,
+        hold: 0.0,
         until: None,
     }
 }
@@ -49,6 +50,12 @@ async fn refusals_are_counted_and_never_retried() {
     let tally = load(&plan(nobody, 0)).await;
     assert!(tally.attempted >= 40);
     assert_eq!(tally.refused, tally.attempted);
+    assert_eq!(tally.unserved.len() as u64, tally.refused);
+    let first = &tally.unserved[0];
+    assert!(
+        first.outcome == Outcome::Refused && first.ended <= now(),
+        "{first:?}"
+    );
 }
 
 #[tokio::test]

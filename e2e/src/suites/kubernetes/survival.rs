@@ -1,35 +1,105 @@
-//! The node proxy's container dies by a signal, and what is in it for want of memory: connections made
-//! meanwhile wait.
+//! The node proxy's container dies by a signal, and what is in it for want of memory, while it carries a
+//! thousand connections: every attempt made meanwhile waits and is served; what was in flight or established
+//! ends with its carrier and is counted.
 
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
 use super::Cluster;
+use super::proxy::{Container, Ending};
+use super::switch::program;
 use crate::mesh::eventually;
 use crate::programs::load::Tally;
 use crate::programs::port;
+use crate::programs::session::Outcome;
 use crate::report::Report;
 
-/// Where the control group of the container is, on its node.
-const GROUP: &str = "process=$(pgrep -f '^/trefoil-node run' | head -1); \
-     group=/sys/fs/cgroup/memory$(sed -n 's/.*:memory://p' /proc/$process/cgroup)";
+#[cfg(test)]
+mod tests;
 
-/// Takes away what is not in use until the kernel has killed something, then gives it back.
-const STARVE: &str = "
-kills() { sed -n 's/^oom_kill //p' $group/memory.oom_control; }
-before=$(kills)
-limit=$(sed -n 's/^total_rss //p' $group/memory.stat)
-until echo $limit >$group/memory.limit_in_bytes; do limit=$((limit + 262144)); done 2>/dev/null
-for wait in $(seq 200); do
-  [ $(kills) -gt $before ] && break
-  sleep 0.1
-done
-echo -1 >$group/memory.limit_in_bytes
-echo $(($(kills) - before))";
+/// Long-lived connections, and how many of them must be seen on the process before it ends.
+const CROWD: (&str, usize) = ("1000", 900);
+/// Attempts at 50 a second for 15 s: the fewest that each load must have made.
+const ATTEMPTS: u64 = 700;
+/// The most attempts of a load that may be in flight, and how old they may be, in milliseconds: what is in
+/// flight for longer was not being served.
+const IN_FLIGHT: (usize, u64) = (10, 1000);
+/// How long a load may take: the last attempts may have to wait.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// How the process ends, and what that may cost.
+struct Fate {
+    name: &'static str,
+    starved: bool,
+    /// What the slowest attempt must have waited, in milliseconds: otherwise none was made meanwhile.
+    waited: u64,
+}
+
+const FATES: [Fate; 2] = [
+    Fate {
+        name: "the node proxy's container is killed",
+        starved: false,
+        waited: 500,
+    },
+    Fate {
+        name: "the node proxy runs out of memory",
+        starved: true,
+        waited: 50,
+    },
+];
 
 pub(super) async fn run(cluster: &Cluster, report: &mut Report) -> anyhow::Result<()> {
-    let address = cluster.address("ambient", "server", "n2").await?;
+    for fate in &FATES {
+        meets(cluster, report, fate).await?;
+    }
+    Ok(())
+}
+
+async fn meets(cluster: &Cluster, report: &mut Report, fate: &Fate) -> anyhow::Result<()> {
+    let near = cluster.address("ambient", "server", "n1").await?;
+    let far = cluster.address("ambient", "server", "n2").await?;
+    let inhabitant = cluster
+        .of_set("ambient", "server", "n2", "{.items[0].metadata.name}")
+        .await?;
+    let restarts = restarts(cluster).await?;
+    let loads = async {
+        tokio::join!(
+            attempts(cluster, "sidecar", "client", &far),
+            attempts(cluster, "ambient", "client", &far),
+            attempts(cluster, "ambient", &inhabitant, &near),
+            crowd(cluster, &far),
+        )
+    };
+    let ending = async {
+        let server = program("ambient/n2")?;
+        let container = Container::on("n2")?;
+        established(&container, server).await?;
+        let ending = if fate.starved {
+            container.starve(server).await?
+        } else {
+            container.kill(server)?
+        };
+        anyhow::Ok(ending)
+    };
+    let (tallies, ending) = tokio::join!(loads, ending);
+    let ending = ending.context(fate.name)?;
+    let carried = had_connections(cluster, &ending, (!fate.starved).then_some(restarts)).await;
+    report.check(fate.name, carried);
+    for (route, tally) in [
+        ("a sidecar's client on the other node", tallies.0),
+        ("an ambient client on the other node", tallies.1),
+        ("a client on the node itself", tallies.2),
+    ] {
+        let result = tally.and_then(|tally| none_refused(&tally, &ending, fate));
+        report.check(format!("{}, attempts of {route}", fate.name), result);
+    }
+    let ended = tallies.3.and_then(|tally| all_ended(&tally));
+    report.check(format!("{}, what was established", fate.name), ended);
+    Ok(())
+}
+
+async fn attempts(cluster: &Cluster, namespace: &str, pod: &str, address: &str) -> anyhow::Result<Tally> {
     let target = format!("{address}:{}", port::HTTP);
     let load = [
         "load",
@@ -40,87 +110,102 @@ pub(super) async fn run(cluster: &Cluster, report: &mut Report) -> anyhow::Resul
         "--seconds",
         "15",
         "--limit",
-        "30",
+        "60",
     ];
-    let attempts = cluster.client::<Tally>("sidecar", &load);
-    let (tally, died) = tokio::join!(attempts, container_is_killed(cluster));
-    report.check("the node proxy's container is killed", died);
-    // 50 attempts a second that take milliseconds: one kill finds no more than two of them in flight.
-    let result = tally.and_then(|tally| only_in_flight_ended(&tally, 2));
-    report.check("load while the node proxy's container is killed", result);
-
-    let attempts = cluster.client::<Tally>("sidecar", &load);
-    let crowd = [
-        "load",
-        "--target",
-        &target,
-        "--rate",
-        "300",
-        "--seconds",
-        "12",
-        "--connections",
-        "1000",
-    ];
-    let crowd = cluster.client::<Tally>("ambient", &crowd);
-    let starving = async {
-        let told = cluster
-            .on("n2", &["sh", "-c", &format!("{GROUP}\n{STARVE}")], None)
-            .await?;
-        let kills: u64 = told.trim().parse().context("the count of kills")?;
-        ensure!(kills > 0, "the kernel killed nothing");
-        Ok(format!(
-            "the kernel killed {kills} process(es) for want of memory"
-        ))
-    };
-    let (tally, crowd, starved) = tokio::join!(attempts, crowd, starving);
-    report.check("the node proxy runs out of memory", starved);
-    let result = tally.and_then(|tally| only_in_flight_ended(&tally, 10));
-    report.check("load while the node proxy runs out of memory", result);
-    report.check("what was established then is counted", crowd);
-    Ok(())
+    cluster.program_in(namespace, pod, &load, LIMIT).await
 }
 
-/// Attempts in flight at that moment may end with what carried them; none may be refused, none late.
-fn only_in_flight_ended(tally: &Tally, in_flight: u64) -> anyhow::Result<String> {
-    ensure!(
-        tally.attempted >= 700,
-        "only {} attempts were made",
-        tally.attempted
-    );
-    ensure!(
-        tally.refused == 0 && tally.late == 0 && tally.lost() <= in_flight,
-        "{tally}"
-    );
-    Ok(tally.to_string())
+/// Long-lived connections, until the carrier of the last has ended.
+async fn crowd(cluster: &Cluster, address: &str) -> anyhow::Result<Tally> {
+    let target = format!("{address}:{}", port::HTTP);
+    let load = ["load", "--target", &target, "--rate", "200", "--seconds", "40"];
+    let load = [&load[..], &["--connections", CROWD.0]].concat();
+    cluster.program_in("ambient", "client", &load, LIMIT).await
 }
 
-/// All processes of the container at once, as the runtime would kill it.
-async fn container_is_killed(cluster: &Cluster) -> anyhow::Result<String> {
-    let before = restarts(cluster).await?;
-    let script = format!("{GROUP}; kill -9 $(cat $group/cgroup.procs)");
-    cluster.on("n2", &["sh", "-c", &script], None).await?;
-    eventually(Duration::from_secs(60), async || {
-        let after = restarts(cluster).await?;
-        ensure!(after > before, "the container has not been started again");
-        Ok(format!("started again {} time(s)", after - before))
+/// Waits until the container carries the crowd.
+async fn established(container: &Container, server: u32) -> anyhow::Result<()> {
+    eventually(Duration::from_secs(20), async || {
+        let carried: usize = container
+            .carried(server)?
+            .iter()
+            .map(|(_, carried)| carried)
+            .sum();
+        ensure!(carried >= CROWD.1, "the node proxy carries {carried} connections");
+        Ok(())
     })
     .await
 }
 
+/// What ended carried connections, as the kernel knew it; where the container ended, it is back.
+async fn had_connections(
+    cluster: &Cluster,
+    ending: &Ending,
+    restarts_before: Option<u64>,
+) -> anyhow::Result<String> {
+    ensure!(ending.carried >= CROWD.1, "{ending:?}");
+    let mut seen = format!(
+        "{} process(es) ended with {} connections",
+        ending.processes, ending.carried
+    );
+    if let Some(before) = restarts_before {
+        eventually(Duration::from_secs(60), async || {
+            let after = restarts(cluster).await?;
+            ensure!(after > before, "the container has not been started again");
+            Ok(())
+        })
+        .await?;
+        seen += ", and the container was started again";
+    }
+    Ok(seen)
+}
+
+/// Attempts that began after the end are all served. One that was in flight may have ended with its carrier,
+/// as what is established does; none may be refused or late.
+fn none_refused(tally: &Tally, ending: &Ending, fate: &Fate) -> anyhow::Result<String> {
+    ensure!(
+        tally.attempted >= ATTEMPTS,
+        "only {} attempts were made",
+        tally.attempted
+    );
+    ensure!(
+        tally.worst_milliseconds >= fate.waited,
+        "no attempt was made meanwhile: {tally}"
+    );
+    for attempt in &tally.unserved {
+        let in_flight = attempt.begun <= ending.after
+            && attempt.ended >= ending.before
+            && attempt.begun + IN_FLIGHT.1 >= ending.before;
+        let broken = matches!(attempt.outcome, Outcome::Reset | Outcome::Closed);
+        ensure!(
+            in_flight && broken,
+            "begun {} ms after the end, {attempt}; {tally}",
+            i128::from(attempt.begun) - i128::from(ending.after)
+        );
+    }
+    let ended = tally.unserved.len();
+    ensure!(ended <= IN_FLIGHT.0, "{ended} in flight: {tally}");
+    Ok(format!(
+        "{} of {} served, among them all that began after the end; {ended} in flight ended with it; the slowest \
+         waited {} ms",
+        tally.served, tally.attempted, tally.worst_milliseconds
+    ))
+}
+
+/// Connections that were established end with what carried them, and the client is told of each.
+fn all_ended(tally: &Tally) -> anyhow::Result<String> {
+    ensure!(
+        tally.connections_lost >= CROWD.1 as u64 && tally.refused == 0 && tally.late == 0,
+        "{tally}"
+    );
+    Ok(format!(
+        "{} of {} ended with it, after {} answers",
+        tally.connections_lost, tally.connections, tally.served
+    ))
+}
+
 async fn restarts(cluster: &Cluster) -> anyhow::Result<u64> {
-    let path = "jsonpath={.items[0].status.containerStatuses[0].restartCount}";
-    let get = [
-        "get",
-        "pods",
-        "-n",
-        "trefoil-system",
-        "-l",
-        "app=trefoil-node",
-        "--field-selector",
-        "spec.nodeName=n2",
-        "-o",
-        path,
-    ];
-    let count = cluster.kubectl(&get).await?;
-    count.trim().parse().context("the restart count")
+    let what = "{.items[0].status.containerStatuses[0].restartCount}";
+    let count = cluster.of_set("trefoil-system", "trefoil-node", "n2", what);
+    count.await?.trim().parse().context("the restart count")
 }
