@@ -2,11 +2,9 @@
 
 pub mod assemble;
 pub mod ca;
-pub mod embedded;
 pub mod index;
 pub mod objects;
 pub mod serve;
-pub mod store;
 pub mod translate;
 pub mod upkeep;
 pub mod webhook;

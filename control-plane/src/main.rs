@@ -17,8 +17,8 @@ use tracing_subscriber::prelude::*;
 use tracing_subscriber::{EnvFilter, fmt, reload};
 use trefoil_api::crd::{AuthorizationPolicy, PeerAuthentication};
 use trefoil_control_plane::assemble::{ControlPlane, Options};
-use trefoil_control_plane::embedded::{self, EmbeddedConfig};
 use trefoil_control_plane::serve::admin::LogLevel;
+use trefoil_embedded_api::{self as embedded, EmbeddedConfig};
 
 use crate::flags::{Command, Flags, LogFormat, Run};
 

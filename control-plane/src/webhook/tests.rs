@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::{Refusal, Webhook};
-use crate::embedded::{self, Embedded, EmbeddedConfig, FieldError};
 use crate::objects::Overview;
 use crate::serve::certificates::Mesh;
+use trefoil_embedded_api::{self as embedded, Embedded, EmbeddedConfig, FieldError};
 
 async fn api(folder: &std::path::Path) -> (Embedded, Client) {
     // Another test of this process may have been first.

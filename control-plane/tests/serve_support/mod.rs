@@ -23,8 +23,8 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Request, Status, Streaming};
 use trefoil_api::proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use trefoil_control_plane::assemble::{ControlPlane, Options};
-use trefoil_control_plane::embedded::{self, Embedded, EmbeddedConfig, FieldError};
 use trefoil_control_plane::serve::admin::LogLevel;
+use trefoil_embedded_api::{self as embedded, Embedded, EmbeddedConfig, FieldError};
 
 #[allow(clippy::all, clippy::pedantic, unused)]
 pub mod stubs {
