@@ -8,5 +8,6 @@ pub mod names;
 pub mod plane;
 pub mod policy;
 pub mod proto;
+pub mod routes;
 
 pub use identity::Identity;
