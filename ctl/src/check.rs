@@ -1,10 +1,13 @@
 //! `check`: everything that is not as it should be, each finding with its remedy.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::core::v1::Namespace;
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 use serde::Serialize;
 use serde_json::Value;
+use trefoil_api::names::GATEWAY_CONTROLLER;
 use trefoil_api::plane::Mode;
 
 use crate::config::{list, text};
@@ -55,6 +58,18 @@ pub(crate) async fn run(planes: &Planes, format: Format) -> anyhow::Result<i32> 
             );
         }
     }
+    for (route, reason) in unapplied(planes).await? {
+        add(
+            format!("{route}: {reason}"),
+            "change the route, or give its Service a waypoint: `trefoilctl waypoint apply`",
+        );
+    }
+    for finding in findings_of_control_plane(planes).await? {
+        add(
+            finding,
+            "`trefoilctl waypoint list` shows the waypoints; labels trefoil.dev/use-waypoint choose them",
+        );
+    }
     for (pod, remark) in remarks(planes).await? {
         add(
             format!("pod {pod}: {remark}"),
@@ -100,6 +115,53 @@ async fn refused(planes: &Planes, kind: &str) -> anyhow::Result<Vec<(String, Str
         }
     }
     Ok(refused)
+}
+
+/// Routes with a condition of ours that does not hold.
+async fn unapplied(planes: &Planes) -> anyhow::Result<Vec<(String, String)>> {
+    let mut found = Vec::new();
+    for kind in ["httproutes", "grpcroutes"] {
+        let kind = Kind::named(kind)?;
+        let routes = match kind.api(planes.client(), None).list(&ListParams::default()).await {
+            Ok(routes) => routes,
+            // Not a kind of this cluster.
+            Err(kube::Error::Api(status)) if status.code == 404 => continue,
+            Err(error) => return Err(error.into()),
+        };
+        for route in routes {
+            let name = format!(
+                "{} {}/{}",
+                kind.singular(),
+                route.namespace().unwrap_or_default(),
+                route.name_any()
+            );
+            for parent in list(&route.data["status"], "parents") {
+                let ours = text(&parent, "controllerName") == GATEWAY_CONTROLLER;
+                let conditions = list(&parent, "conditions");
+                for one in conditions
+                    .iter()
+                    .filter(|one| ours && text(one, "status") == "False")
+                {
+                    let reason = format!("{}: {}", text(one, "reason"), text(one, "message"));
+                    found.push((name.clone(), reason));
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// What the control plane finds wrong with single services and pods.
+async fn findings_of_control_plane(planes: &Planes) -> anyhow::Result<Vec<String>> {
+    let mut findings = BTreeSet::new();
+    let all = planes.all().await?;
+    for plane in all.iter().filter(|plane| plane.role == Role::ControlPlane) {
+        // One that does not answer is among what is unhealthy.
+        let said = plane.ask(planes, "status").await.unwrap_or_default();
+        let found = list(&said["overview"], "findings");
+        findings.extend(found.iter().filter_map(Value::as_str).map(str::to_owned));
+    }
+    Ok(findings.into_iter().collect())
 }
 
 /// What agents say about pods that are not where their labels ask.

@@ -21,6 +21,7 @@ pub(crate) mod protocol;
 pub(crate) mod run;
 mod services;
 mod sidecar;
+mod waypoints;
 
 use anyhow::Context;
 

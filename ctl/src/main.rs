@@ -13,6 +13,7 @@ mod object;
 mod output;
 mod planes;
 mod status;
+mod waypoint;
 mod why;
 
 use std::process::ExitCode;
@@ -109,6 +110,9 @@ async fn dispatch(flags: Flags) -> anyhow::Result<i32> {
             ..
         } => {
             object::label(&client().await?, &kind, &name, namespace.as_deref(), &labels).await?;
+        }
+        Subcommand::Waypoint { command } => {
+            return waypoint::run(&client().await?, command, flags.output).await;
         }
         Subcommand::Completion { shell } => {
             let mut command = <Flags as clap::CommandFactory>::command();

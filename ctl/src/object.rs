@@ -148,6 +148,22 @@ fn columns(kind: Kind) -> &'static [(&'static str, &'static str)] {
             ("ACTION", "/spec/action"),
             ("STATUS", "/status/conditions/0/reason"),
         ],
+        "Gateway" => &[
+            ("CLASS", "/spec/gatewayClassName"),
+            ("FOR", "/metadata/labels/trefoil.dev~1waypoint-for"),
+            ("ADDRESS", "/status/addresses/0/value"),
+            ("PROGRAMMED", "/status/conditions/1/status"),
+        ],
+        "GatewayClass" => &[
+            ("CONTROLLER", "/spec/controllerName"),
+            ("ACCEPTED", "/status/conditions/0/status"),
+        ],
+        "HTTPRoute" | "GRPCRoute" => &[
+            ("PARENT", "/spec/parentRefs/0/name"),
+            ("ACCEPTED", "/status/parents/0/conditions/0/status"),
+            ("RESOLVED", "/status/parents/0/conditions/1/status"),
+            ("APPLIED", "/status/parents/0/conditions/2/status"),
+        ],
         "PeerAuthentication" => &[("MTLS", "/spec/mtls"), ("STATUS", "/status/conditions/0/reason")],
         _ => &[],
     }

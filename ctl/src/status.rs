@@ -81,7 +81,7 @@ async fn of_plane(planes: &Planes, plane: &Plane) -> (PlaneStatus, Vec<String>) 
         .flatten()
         .filter_map(|worker| worker.get("restarts")?.as_u64())
         .sum();
-    if matches!(plane.role, Role::NodeProxy | Role::Sidecar)
+    if matches!(plane.role, Role::NodeProxy | Role::Sidecar | Role::Waypoint)
         && let Ok(answer) = plane.ask(planes, "certificates").await
     {
         let certificates = certificates(&answer);
@@ -105,7 +105,7 @@ async fn of_plane(planes: &Planes, plane: &Plane) -> (PlaneStatus, Vec<String>) 
 /// How many pods a process serves.
 fn pods(role: Role, said: &Value) -> Option<u64> {
     match role {
-        Role::ControlPlane => None,
+        Role::ControlPlane | Role::Waypoint => None,
         Role::Agent => {
             let redirected =
                 |pod: &&Value| matches!(pod.get("plane").and_then(Value::as_str), Some("node" | "sidecar"));

@@ -82,7 +82,7 @@ fn what_is_not_understood_is_refused_by_its_field() {
         (filter(json!({"type": "URLRewrite"})), "spec.rules[0].filters[0]"),
         (
             filter(json!({"type": "CORS", "cors": {}})),
-            "spec.rules[0].filters[0].type",
+            "spec.rules[0].filters[0].cors",
         ),
         (
             json!({"backendRefs": [{"name": "web"}]}),

@@ -113,7 +113,7 @@ impl Index {
         self.findings.set("pod", key, guarding.fault.clone());
     }
 
-    /// Policies that ask something of requests to a pod of the mesh that no plane reads.
+    /// Policies that ask something of requests to a pod which no plane reads.
     fn uninspected_policies(
         &self,
         key: &ObjectKey,
@@ -121,9 +121,8 @@ impl Index {
         services: &BTreeSet<ObjectKey>,
         guarding: &Guarding,
     ) -> BTreeSet<ObjectKey> {
-        let (plane, _) = self.plane(pod);
-        let enforced = matches!(plane, Plane::Node | Plane::Sidecar);
-        if !enforced || guarding.is_inspected() || guarding.of_waypoint {
+        let of_mesh = pod.may_be_acted_for(&key.namespace);
+        if !of_mesh || guarding.is_inspected() || guarding.of_waypoint {
             return BTreeSet::new();
         }
         let subject = Subject {
