@@ -15,9 +15,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use terms::{
-    Subject, Term, TextPattern, address_range, port_number, principal_pattern, text_pattern, when_subject,
+    RequestSubject, Subject, Term, TextPattern, address_range, port_number, principal_pattern,
+    request_subject, text_pattern, when_subject,
 };
 pub use validate::{FieldError, authorization_policy, peer_authentication, validate};
+pub(crate) use validate::{Found, spec};
 
 /// Who may talk to which workloads. With neither `targetRefs` nor `selector`: the namespace; in the mesh's
 /// own namespace: the mesh.
@@ -40,7 +42,7 @@ pub use validate::{FieldError, authorization_policy, peer_authentication, valida
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
 pub struct AuthorizationPolicySpec {
-    /// Services of the same namespace, all of whose endpoints are guarded.
+    /// Services of the same namespace, all of whose endpoints are guarded, or waypoints, all of whose workloads.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub target_refs: Vec<TargetReference>,
     /// Pods that are guarded.
@@ -62,10 +64,24 @@ pub struct TargetReference {
     /// Empty for core kinds.
     #[serde(default)]
     pub group: String,
-    /// `Service`.
+    /// `Service`, or `Gateway` of `gateway.networking.k8s.io`.
     pub kind: String,
     /// Its name.
     pub name: String,
+}
+
+impl TargetReference {
+    /// Whether it is a Service.
+    #[must_use]
+    pub fn is_service(&self) -> bool {
+        self.group.is_empty() && self.kind == "Service"
+    }
+
+    /// Whether it is a Gateway.
+    #[must_use]
+    pub fn is_gateway(&self) -> bool {
+        self.group == crate::routes::GATEWAY_GROUP && self.kind == "Gateway"
+    }
 }
 
 /// Pods by labels.

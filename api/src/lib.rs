@@ -9,5 +9,6 @@ pub mod plane;
 pub mod policy;
 pub mod proto;
 pub mod question;
+pub mod routes;
 
 pub use identity::Identity;

@@ -20,10 +20,12 @@ pub mod label {
     pub const ZONE: &str = "topology.kubernetes.io/zone";
 }
 
-/// Annotations of pods.
+/// Annotations.
 pub mod annotation {
     /// What redirects a pod now, written by the agent for people to read: `node`, `sidecar`, `none`.
     pub const REDIRECTION: &str = "trefoil.dev/redirection";
+    /// How many pods a waypoint has, of its Gateway; 1 unless it says otherwise.
+    pub const REPLICAS: &str = "trefoil.dev/replicas";
     /// Comma-separated ports.
     pub const EXCLUDE_INBOUND_PORTS: &str = "trefoil.dev/exclude-inbound-ports";
     /// Comma-separated ports.

@@ -86,12 +86,18 @@ pub fn mode(pod: &PodFacts<'_>, pod_overrides: bool) -> Result<Mode, UnknownMode
 
 /// Whether a pod is to be created with a sidecar.
 pub fn wants_sidecar(pod: &PodFacts<'_>, pod_overrides: bool) -> Result<bool, UnknownMode> {
-    Ok(never_enrolled(pod).is_none() && mode(pod, pod_overrides)? == Mode::Sidecar)
+    Ok(never_enrolled(pod).is_none() && !is_of_gateway(pod) && mode(pod, pod_overrides)? == Mode::Sidecar)
 }
 
 /// Which plane a pod gets. An unknown mode is refused: the pod keeps what it had, or is held up.
 pub fn decide(pod: &PodFacts<'_>, pod_overrides: bool) -> Result<Decision, UnknownMode> {
     let mode = mode(pod, pod_overrides)?;
+    if is_of_gateway(pod) {
+        return Ok(Decision {
+            plane: Plane::None,
+            remark: None,
+        });
+    }
     if let Some(reason) = never_enrolled(pod) {
         let remark = (mode != Mode::None).then(|| reason.into());
         return Ok(Decision {
@@ -117,6 +123,13 @@ pub fn decide(pod: &PodFacts<'_>, pod_overrides: bool) -> Result<Decision, Unkno
             remark: Some("created without a sidecar: served by the node proxy until it is restarted".into()),
         },
     })
+}
+
+/// Whether a pod is a Gateway's own: a proxy that takes part in the mesh by itself, and whose traffic another
+/// plane must not take.
+fn is_of_gateway(pod: &PodFacts<'_>) -> bool {
+    pod.labels
+        .is_some_and(|labels| labels.contains_key(label::GATEWAY_NAME))
 }
 
 /// Why a pod is never enrolled, whatever its labels say.

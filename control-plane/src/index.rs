@@ -4,13 +4,18 @@
 
 mod apply;
 pub mod facts;
+mod guards;
 mod policies;
+mod relation;
 mod report;
+mod routes;
 mod services;
 mod settings;
 pub mod snapshot;
+mod statuses;
 #[cfg(test)]
 mod tests;
+mod waypoints;
 mod workloads;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,10 +28,18 @@ use trefoil_api::names::MESH_NAMESPACE;
 use trefoil_api::proto::istio::security::Authorization;
 use trefoil_api::proto::trefoil::v1::PodPlacement;
 
-use facts::{Namespace, NetworkPolicy, Node, Pod, PolicyObject, Service, Slice};
+use facts::{
+    Gateway, GatewayClass, Namespace, NetworkPolicy, Node, Pod, PolicyObject, ReferenceGrant, RouteObject,
+    Service, Slice,
+};
 use policies::Entry;
+use relation::{Findings, Relation};
 pub use report::{PolicyKind, PolicyReport, Statement};
+use routes::RouteKey;
+pub use routes::{RouteEntry, RouteKind};
 use snapshot::{Changes, Snapshot};
+pub use statuses::{ObjectStatus, StatusKind};
+use waypoints::Waypoint;
 
 /// Namespace and name of an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -73,6 +86,14 @@ pub enum Change {
     Authorization(ObjectKey, Option<PolicyObject>),
     /// A PeerAuthentication.
     PeerAuthentication(ObjectKey, Option<PolicyObject>),
+    /// A Gateway.
+    Gateway(ObjectKey, Option<Gateway>),
+    /// A GatewayClass, by name.
+    GatewayClass(String, Option<GatewayClass>),
+    /// A route.
+    Route(RouteKind, ObjectKey, Option<RouteObject>),
+    /// A ReferenceGrant.
+    ReferenceGrant(ObjectKey, Option<ReferenceGrant>),
     /// The text of the mesh configuration.
     MeshConfig(Option<String>),
     /// What the agent of a node says redirects its pods.
@@ -106,12 +127,17 @@ pub enum Kind {
     NetworkPolicy,
     Authorization,
     PeerAuthentication,
+    Gateway,
+    GatewayClass,
+    HttpRoute,
+    GrpcRoute,
+    ReferenceGrant,
     MeshConfig,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 14] = [
         Self::Namespace,
         Self::Node,
         Self::Pod,
@@ -120,8 +146,22 @@ impl Kind {
         Self::NetworkPolicy,
         Self::Authorization,
         Self::PeerAuthentication,
+        Self::Gateway,
+        Self::GatewayClass,
+        Self::HttpRoute,
+        Self::GrpcRoute,
+        Self::ReferenceGrant,
         Self::MeshConfig,
     ];
+
+    /// Whether a cluster may not have the kind at all: those of the Gateway API are installed apart.
+    #[must_use]
+    pub fn may_be_absent(self) -> bool {
+        matches!(
+            self,
+            Self::Gateway | Self::GatewayClass | Self::HttpRoute | Self::GrpcRoute | Self::ReferenceGrant
+        )
+    }
 }
 
 /// What the label `app` of control planes' pods says.
@@ -144,6 +184,10 @@ pub struct Index {
     network_policies: BTreeMap<ObjectKey, NetworkPolicy>,
     authorization: BTreeMap<ObjectKey, Entry<AuthorizationPolicySpec>>,
     peer_authentication: BTreeMap<ObjectKey, Entry<PeerAuthenticationSpec>>,
+    gateways: BTreeMap<ObjectKey, Gateway>,
+    gateway_classes: BTreeMap<String, GatewayClass>,
+    routes: BTreeMap<RouteKey, RouteEntry>,
+    grants: BTreeMap<ObjectKey, ReferenceGrant>,
     /// By node, then by uid of the pod. A node that never reported is absent.
     placements: BTreeMap<String, BTreeMap<String, PodPlacement>>,
 
@@ -158,9 +202,22 @@ pub struct Index {
     strict_of: BTreeMap<String, String>,
     /// Names of the workloads made from a slice's endpoints that are no pods.
     slice_workloads: BTreeMap<ObjectKey, BTreeSet<String>>,
+    waypoints: BTreeMap<ObjectKey, Waypoint>,
+    services_of_gateway: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
+    routes_by_service: BTreeMap<ObjectKey, BTreeSet<RouteKey>>,
+    /// The waypoint that serves a service.
+    service_waypoints: BTreeMap<ObjectKey, ObjectKey>,
+    /// Services and the waypoints that they choose.
+    services_naming: Relation,
+    /// Pods and the waypoints that they or their services choose.
+    pods_naming: Relation,
+    /// Pods and the policies about them that ask something of requests which no plane reads.
+    uninspected: Relation,
+    findings: Findings,
 
     dirty: Dirty,
     reports: BTreeMap<(PolicyKind, ObjectKey), PolicyReport>,
+    statuses: BTreeMap<(StatusKind, ObjectKey), ObjectStatus>,
     snapshot: Snapshot,
     changes: Changes,
 }
@@ -173,6 +230,8 @@ struct Dirty {
     slices: BTreeSet<ObjectKey>,
     authorization: BTreeSet<ObjectKey>,
     peer_authentication: BTreeSet<ObjectKey>,
+    waypoints: BTreeSet<ObjectKey>,
+    routes: BTreeSet<RouteKey>,
     /// Names of policies against plaintext.
     strict: BTreeSet<String>,
 }
@@ -195,6 +254,10 @@ impl Index {
             network_policies: BTreeMap::new(),
             authorization: BTreeMap::new(),
             peer_authentication: BTreeMap::new(),
+            gateways: BTreeMap::new(),
+            gateway_classes: BTreeMap::new(),
+            routes: BTreeMap::new(),
+            grants: BTreeMap::new(),
             placements: BTreeMap::new(),
             pods_by_node: BTreeMap::new(),
             pods_by_address: BTreeMap::new(),
@@ -204,8 +267,17 @@ impl Index {
             strict: BTreeMap::new(),
             strict_of: BTreeMap::new(),
             slice_workloads: BTreeMap::new(),
+            waypoints: BTreeMap::new(),
+            services_of_gateway: BTreeMap::new(),
+            routes_by_service: BTreeMap::new(),
+            service_waypoints: BTreeMap::new(),
+            services_naming: Relation::default(),
+            pods_naming: Relation::default(),
+            uninspected: Relation::default(),
+            findings: Findings::default(),
             dirty: Dirty::default(),
             reports: BTreeMap::new(),
+            statuses: BTreeMap::new(),
             snapshot: Snapshot::default(),
             changes: Changes::default(),
         }
@@ -213,21 +285,27 @@ impl Index {
 
     /// Computes what the changes since the last call affected, and says which resources differ now.
     pub fn flush(&mut self) -> Changes {
-        let dirty = std::mem::take(&mut self.dirty);
-        for key in &dirty.authorization {
-            self.compute_authorization(key);
+        // Each part marks what depends on it among those that come after.
+        for key in &std::mem::take(&mut self.dirty.waypoints) {
+            self.compute_waypoint(key);
         }
-        for key in &dirty.peer_authentication {
-            self.compute_peer_authentication(key);
-        }
-        for key in &dirty.services {
+        for key in &std::mem::take(&mut self.dirty.services) {
             self.compute_service(key);
         }
-        for key in &dirty.pods {
+        for key in &std::mem::take(&mut self.dirty.pods) {
             self.compute_pod(key);
         }
-        for key in &dirty.slices {
+        for key in &std::mem::take(&mut self.dirty.slices) {
             self.compute_slice(key);
+        }
+        for key in &std::mem::take(&mut self.dirty.authorization) {
+            self.compute_authorization(key);
+        }
+        for key in &std::mem::take(&mut self.dirty.peer_authentication) {
+            self.compute_peer_authentication(key);
+        }
+        for key in &std::mem::take(&mut self.dirty.routes) {
+            self.compute_route(key);
         }
         self.compute_strict();
         self.compute_settings();
@@ -294,6 +372,11 @@ impl Index {
             Kind::NetworkPolicy => self.network_policies.keys().cloned().collect(),
             Kind::Authorization => self.authorization.keys().cloned().collect(),
             Kind::PeerAuthentication => self.peer_authentication.keys().cloned().collect(),
+            Kind::Gateway => self.gateways.keys().cloned().collect(),
+            Kind::GatewayClass => self.gateway_classes.keys().map(named).collect(),
+            Kind::HttpRoute => self.route_keys(RouteKind::Http),
+            Kind::GrpcRoute => self.route_keys(RouteKind::Grpc),
+            Kind::ReferenceGrant => self.grants.keys().cloned().collect(),
             Kind::MeshConfig if self.config_seen => vec![ObjectKey::default()],
             Kind::MeshConfig => Vec::new(),
         }
@@ -310,8 +393,28 @@ impl Index {
             Kind::NetworkPolicy => Change::NetworkPolicy(key, None),
             Kind::Authorization => Change::Authorization(key, None),
             Kind::PeerAuthentication => Change::PeerAuthentication(key, None),
+            Kind::Gateway => Change::Gateway(key, None),
+            Kind::GatewayClass => Change::GatewayClass(key.name, None),
+            Kind::HttpRoute => Change::Route(RouteKind::Http, key, None),
+            Kind::GrpcRoute => Change::Route(RouteKind::Grpc, key, None),
+            Kind::ReferenceGrant => Change::ReferenceGrant(key, None),
             Kind::MeshConfig => Change::MeshConfig(None),
         });
+    }
+
+    fn route_keys(&self, kind: RouteKind) -> Vec<ObjectKey> {
+        let of_kind = self.routes.keys().filter(|(of, _)| *of == kind);
+        of_kind.map(|(_, key)| key.clone()).collect()
+    }
+
+    /// What is to be said in the status of the Gateway API's objects.
+    pub fn statuses(&self) -> impl Iterator<Item = &ObjectStatus> {
+        self.statuses.values()
+    }
+
+    /// What is found wrong with services and pods, for people.
+    pub fn findings(&self) -> impl Iterator<Item = String> {
+        self.findings.iter()
     }
 
     /// What became of every policy.

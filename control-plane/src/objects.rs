@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use trefoil_api::names::{MESH_CONFIG, MESH_NAMESPACE};
 
 use crate::index::snapshot::ResourceKind;
-use crate::index::{Change, Index, Kind, ObjectKey, PolicyReport};
+use crate::index::{Change, Index, Kind, ObjectKey, ObjectStatus, PolicyReport};
 use crate::serve::certificates::Mesh;
 use crate::serve::metrics::{Metrics, TypeLabel};
 use crate::serve::xds::Hub;
@@ -44,9 +44,14 @@ pub struct Overview {
     pub awaited: Vec<String>,
     /// How many control planes serve; 0 where they are no pods.
     pub replicas: usize,
+    /// What is found wrong with single services and pods.
+    pub findings: Vec<String>,
     #[serde(skip)]
     /// What became of the policies.
     pub reports: Arc<Vec<PolicyReport>>,
+    /// What is to be said in the status of the Gateway API's objects.
+    #[serde(skip)]
+    pub statuses: Arc<Vec<ObjectStatus>>,
     /// By namespace, for admission: its labels.
     #[serde(skip)]
     pub namespace_labels: Arc<std::collections::BTreeMap<String, crate::index::facts::Labels>>,
@@ -217,7 +222,9 @@ impl Task {
                 .collect(),
             awaited: self.awaited.iter().map(|kind| format!("{kind:?}")).collect(),
             replicas: self.index.replicas(),
+            findings: self.index.findings().collect(),
             reports: Arc::new(self.index.reports().cloned().collect()),
+            statuses: Arc::new(self.index.statuses().cloned().collect()),
             namespace_labels: Arc::new(self.index.namespace_labels()),
         };
         self.overview.send_if_modified(|known| {

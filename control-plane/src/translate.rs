@@ -3,11 +3,13 @@
 
 mod authorization;
 mod peer_authentication;
+mod routes;
 #[cfg(test)]
 mod tests;
 
-pub use authorization::{ServicePorts, Translated, authorization};
+pub use authorization::{ServicePorts, Translated, authorization, needs_http};
 pub use peer_authentication::{Effective, peer_authentication};
+pub use routes::{Resolve, grpc_rules, http_rules};
 
 use trefoil_api::proto::istio::security::{Action, Authorization, Clause, Rule, Scope};
 

@@ -1,5 +1,7 @@
 //! `check`: everything that is not as it should be, each finding with its remedy.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::core::v1::Namespace;
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
@@ -12,6 +14,7 @@ use crate::status::Remark;
 use crate::{status, why};
 
 mod policies;
+mod waypoints;
 
 /// Something that is not as it should be.
 #[derive(Debug, Serialize)]
@@ -53,6 +56,18 @@ pub(crate) async fn run(planes: &Planes, format: Format) -> anyhow::Result<i32> 
     }
     for (finding, remedy) in policies::findings(planes.client()).await? {
         add(finding, &remedy);
+    }
+    for (route, reason) in waypoints::unapplied(planes).await? {
+        add(
+            format!("{route}: {reason}"),
+            "change the route, or give its Service a waypoint: `trefoilctl waypoint apply`",
+        );
+    }
+    for finding in waypoints::findings(planes).await? {
+        add(
+            finding,
+            "`trefoilctl waypoint list` shows the waypoints; labels trefoil.dev/use-waypoint choose them",
+        );
     }
     for Remark { pod, remark } in status.remarks {
         add(

@@ -8,6 +8,7 @@ use crate::demo::app::App;
 use crate::local::LocalCommand;
 use crate::object::Which;
 use crate::output::Format;
+use crate::waypoint::WaypointCommand;
 
 /// Looks at a mesh, changes it, and makes one on this machine.
 #[derive(Debug, Parser)]
@@ -83,6 +84,12 @@ pub(crate) enum Subcommand {
         /// Labels are always overwritten; accepted for those used to it.
         #[arg(long)]
         overwrite: bool,
+    },
+    /// Waypoints: proxies that read HTTP for the services of a namespace.
+    Waypoint {
+        /// What to do.
+        #[command(subcommand)]
+        command: WaypointCommand,
     },
     /// One mesh on this machine, shown: paths, identities, a live policy, a live switch. As root.
     Demo,

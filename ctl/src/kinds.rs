@@ -43,7 +43,7 @@ const fn cluster(kind: Kind) -> Kind {
 }
 
 /// What the mesh reads.
-const KINDS: [Kind; 17] = [
+const KINDS: [Kind; 18] = [
     cluster(kind("", "v1", "Namespace", "namespaces", &["ns"])),
     cluster(kind("", "v1", "Node", "nodes", &["no"])),
     kind("", "v1", "Pod", "pods", &["po"]),
@@ -84,6 +84,13 @@ const KINDS: [Kind; 17] = [
     )),
     kind("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes", &[]),
     kind("gateway.networking.k8s.io", "v1", "GRPCRoute", "grpcroutes", &[]),
+    kind(
+        "gateway.networking.k8s.io",
+        "v1beta1",
+        "ReferenceGrant",
+        "referencegrants",
+        &["refgrant"],
+    ),
     cluster(kind(
         "apiextensions.k8s.io",
         "v1",
@@ -149,7 +156,8 @@ impl Kind {
         }
     }
 
-    fn resource(&self) -> ApiResource {
+    /// As the API server serves it.
+    pub(crate) fn resource(&self) -> ApiResource {
         let kind = GroupVersionKind::gvk(self.group, self.version, self.name);
         ApiResource::from_gvk_with_plural(&kind, self.plural)
     }

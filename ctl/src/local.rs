@@ -22,6 +22,7 @@ pub(crate) mod protocol;
 pub(crate) mod run;
 mod services;
 mod sidecar;
+mod waypoints;
 
 use anyhow::Context;
 

@@ -13,6 +13,7 @@ mod object;
 mod output;
 mod planes;
 mod status;
+mod waypoint;
 mod why;
 
 use std::process::ExitCode;
@@ -111,6 +112,9 @@ async fn dispatch(flags: Flags) -> anyhow::Result<i32> {
             let client = client().await?;
             let done = object::label(&client, &kind, &name, namespace.as_deref(), &labels).await?;
             output::print_done(&[done], flags.output)?;
+        }
+        Subcommand::Waypoint { command } => {
+            return waypoint::run(&client().await?, command, flags.output).await;
         }
         Subcommand::Completion { shell } => {
             let mut command = <Flags as clap::CommandFactory>::command();

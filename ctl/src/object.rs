@@ -169,6 +169,32 @@ fn columns(kind: Kind) -> &'static [Column] {
             ("MTLS", |policy| shown(policy, "/spec/mtls")),
             ("STATUS", conditions::shown),
         ],
+        "Gateway" => &[
+            ("CLASS", |gateway| shown(gateway, "/spec/gatewayClassName")),
+            ("FOR", |gateway| {
+                shown(gateway, "/metadata/labels/trefoil.dev~1waypoint-for")
+            }),
+            ("ADDRESS", |gateway| shown(gateway, "/status/addresses/0/value")),
+            ("PROGRAMMED", |gateway| {
+                shown(gateway, "/status/conditions/1/status")
+            }),
+        ],
+        "GatewayClass" => &[
+            ("CONTROLLER", |class| shown(class, "/spec/controllerName")),
+            ("ACCEPTED", |class| shown(class, "/status/conditions/0/status")),
+        ],
+        "HTTPRoute" | "GRPCRoute" => &[
+            ("PARENT", |route| shown(route, "/spec/parentRefs/0/name")),
+            ("ACCEPTED", |route| {
+                shown(route, "/status/parents/0/conditions/0/status")
+            }),
+            ("RESOLVED", |route| {
+                shown(route, "/status/parents/0/conditions/1/status")
+            }),
+            ("APPLIED", |route| {
+                shown(route, "/status/parents/0/conditions/2/status")
+            }),
+        ],
         _ => &[],
     }
 }

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
-use trefoil_api::names::{MESH_NAMESPACE, SIDECAR_CONTAINER};
+use trefoil_api::names::{MESH_NAMESPACE, SIDECAR_CONTAINER, label};
 
 use crate::ask;
 use crate::local::mesh::{Mesh, Node};
@@ -32,6 +32,8 @@ pub(crate) enum Role {
     NodeProxy,
     /// The plane of one pod.
     Sidecar,
+    /// Reads HTTP for what uses it.
+    Waypoint,
 }
 
 /// A process that can be asked.
@@ -73,6 +75,7 @@ impl Role {
             Self::Agent => "agent",
             Self::NodeProxy => "node proxy",
             Self::Sidecar => "sidecar",
+            Self::Waypoint => "waypoint",
         }
     }
 
@@ -82,6 +85,7 @@ impl Role {
             Self::Agent => "trefoil-cni",
             Self::NodeProxy => "trefoil-node",
             Self::Sidecar => "trefoil-sidecar",
+            Self::Waypoint => "trefoil-waypoint",
         }
     }
 }
@@ -140,7 +144,7 @@ impl Planes {
         let (namespace, name) = (pod.namespace()?, pod.name_any());
         let node = pod.spec.as_ref()?.node_name.clone();
         if namespace != MESH_NAMESPACE {
-            return self.sidecar(pod, &namespace, &name, node);
+            return self.own_proxy(pod, &namespace, &name, node);
         }
         let (role, folder) = match pod.labels().get("app")?.as_str() {
             "trefoil-control-plane" => (Role::ControlPlane, ""),
@@ -172,25 +176,42 @@ impl Planes {
         })
     }
 
-    fn sidecar(&self, pod: &Pod, namespace: &str, name: &str, node: Option<String>) -> Option<Plane> {
-        let container = sidecar_of(pod)?;
+    /// The sidecar of a pod, or the waypoint that it is.
+    fn own_proxy(&self, pod: &Pod, namespace: &str, name: &str, node: Option<String>) -> Option<Plane> {
+        let (role, container) = match sidecar_of(pod) {
+            Some(container) => (Role::Sidecar, container),
+            None => (Role::Waypoint, waypoint_of(pod)?),
+        };
         let way = match &self.local {
             Some(mesh) => Way::Socket(mesh.sidecar_admin(namespace, name)),
             None => Way::Exec {
                 namespace: namespace.into(),
                 pod: name.into(),
-                container: SIDECAR_CONTAINER.into(),
-                binary: Role::Sidecar.binary(),
+                container: container.name.clone(),
+                binary: role.binary(),
                 socket: admin_socket(container),
             },
         };
         Some(Plane {
-            role: Role::Sidecar,
+            role,
             node,
             of: format!("{namespace}/{name}"),
             way,
         })
     }
+}
+
+/// The container of a waypoint's own pod, which runs under an account of the Gateway's name.
+fn waypoint_of(pod: &Pod) -> Option<&Container> {
+    let spec = pod.spec.as_ref()?;
+    let gateway = pod.labels().get(label::GATEWAY_NAME)?;
+    let runs = spec.containers.first().filter(|container| {
+        let mut program = container.command.iter().flatten();
+        program
+            .next()
+            .is_some_and(|program| program.ends_with(Role::Waypoint.binary()))
+    })?;
+    (spec.service_account_name.as_ref() == Some(gateway)).then_some(runs)
 }
 
 /// The sidecar that a pod was created with.

@@ -130,7 +130,7 @@ async fn of_plane(planes: &Planes, plane: &Plane) -> (PlaneStatus, Said) {
         .flatten()
         .filter_map(|worker| worker.get("restarts")?.as_u64())
         .sum();
-    if matches!(plane.role, Role::NodeProxy | Role::Sidecar)
+    if matches!(plane.role, Role::NodeProxy | Role::Sidecar | Role::Waypoint)
         && let Ok(answer) = plane.ask(planes, "certificates").await
     {
         let certificates = certificates(&answer);
@@ -169,7 +169,7 @@ fn remarks(said: &Value) -> Vec<Remark> {
 /// How many pods a process serves.
 fn pods(role: Role, said: &Value) -> Option<u64> {
     match role {
-        Role::ControlPlane => None,
+        Role::ControlPlane | Role::Waypoint => None,
         Role::Agent => {
             let redirected =
                 |pod: &&Value| matches!(pod.get("plane").and_then(Value::as_str), Some("node" | "sidecar"));

@@ -137,9 +137,17 @@ fn of_networks(kind: &Kind) -> Vec<Column> {
             column("Programmed", |object| condition(object, "Programmed")),
         ],
         "HTTPRoute" | "GRPCRoute" => {
-            vec![column("Hostnames", |object| {
-                list(&object["spec"]["hostnames"], text)
-            })]
+            vec![
+                column("Hostnames", |object| list(&object["spec"]["hostnames"], text)),
+                column("Parents", |object| {
+                    list(&object["spec"]["parentRefs"], |one| text(&one["name"]))
+                }),
+                column("Accepted", |object| {
+                    list(&object["status"]["parents"], |one| {
+                        of_conditions(&one["conditions"], "Accepted", "status")
+                    })
+                }),
+            ]
         }
         "AuthorizationPolicy" => vec![
             column("Action", |object| {
@@ -208,7 +216,11 @@ fn accepted_reason(object: &Value) -> String {
 }
 
 fn of_condition(object: &Value, name: &str, field: &str) -> String {
-    let conditions = object["status"]["conditions"].as_array().into_iter().flatten();
+    of_conditions(&object["status"]["conditions"], name, field)
+}
+
+fn of_conditions(conditions: &Value, name: &str, field: &str) -> String {
+    let conditions = conditions.as_array().into_iter().flatten();
     conditions
         .filter(|one| one["type"] == name)
         .map(|one| text(&one[field]))

@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use trefoil_api::names::MESH_NAMESPACE;
+use trefoil_api::names::{GATEWAY_CONTROLLER, MESH_NAMESPACE, WAYPOINT_CLASS};
 
 use crate::authority::{Authority, AuthorityError};
 use crate::authorize::Account;
@@ -180,11 +180,13 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
 
 /// Creates what every mesh begins with, where it is missing.
 async fn seed(server: &Server) -> Result<(), ApiError> {
-    let accounts = ACCOUNTS.map(|name| (&kinds::SERVICE_ACCOUNT, Some(MESH_NAMESPACE), name));
-    for (kind, namespace, name) in NAMESPACES
-        .map(|name| (&kinds::NAMESPACE, None, name))
+    let accounts = ACCOUNTS.map(|name| (&kinds::SERVICE_ACCOUNT, Some(MESH_NAMESPACE), name, Value::Null));
+    let class = json!({ "controllerName": GATEWAY_CONTROLLER });
+    for (kind, namespace, name, spec) in NAMESPACES
+        .map(|name| (&kinds::NAMESPACE, None, name, Value::Null))
         .into_iter()
         .chain(accounts)
+        .chain([(&kinds::GATEWAY_CLASS, None, WAYPOINT_CLASS, class)])
     {
         let (birth, validate) = (server.birth(), server.validate.clone());
         server
@@ -194,7 +196,10 @@ async fn seed(server: &Server) -> Result<(), ApiError> {
                     .get(&Key::new(kind.resource, namespace.unwrap_or_default(), name))
                     .is_none()
                 {
-                    let object = json!({ "metadata": { "name": name } });
+                    let mut object = json!({ "metadata": { "name": name } });
+                    if !spec.is_null() {
+                        object["spec"] = spec;
+                    }
                     objects::create(transaction, kind, namespace, object, &birth, &*validate)?;
                 }
                 Ok::<_, ApiError>(())

@@ -167,21 +167,42 @@ pub fn port_number(value: &IntOrString) -> Result<u16, String> {
     })
 }
 
+/// What of a request a `when` key is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestSubject<'a> {
+    /// `request.method`.
+    Method,
+    /// `request.path`.
+    Path,
+    /// `request.host`.
+    Host,
+    /// `request.headers[NAME]`.
+    Header(&'a str),
+}
+
+/// Reads the key of a `when` that is about a request; none for any other.
+#[must_use]
+pub fn request_subject(key: &str) -> Option<RequestSubject<'_>> {
+    match key {
+        "request.method" => Some(RequestSubject::Method),
+        "request.path" => Some(RequestSubject::Path),
+        "request.host" => Some(RequestSubject::Host),
+        key => {
+            let name = key.strip_prefix("request.headers[")?.strip_suffix(']')?;
+            (!name.is_empty()).then_some(RequestSubject::Header(name))
+        }
+    }
+}
+
 /// Reads the key of a `when`.
 pub fn when_subject(key: &str) -> Result<Subject, String> {
-    let header = |key: &str| {
-        key.strip_prefix("request.headers[")
-            .and_then(|rest| rest.strip_suffix(']'))
-            .is_some_and(|name| !name.is_empty())
-    };
     match key {
         "source.principal" => Ok(Subject::Principal),
         "source.namespace" => Ok(Subject::Namespace),
         "source.ip" => Ok(Subject::SourceAddress),
         "destination.ip" => Ok(Subject::DestinationAddress),
         "destination.port" => Ok(Subject::DestinationPort),
-        "request.method" | "request.path" | "request.host" => Ok(Subject::Http),
-        key if header(key) => Ok(Subject::Http),
+        key if request_subject(key).is_some() => Ok(Subject::Http),
         _ => Err(format!("unknown key {key:?}")),
     }
 }

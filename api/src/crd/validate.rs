@@ -54,9 +54,23 @@ pub fn authorization_policy(object: &Value) -> Result<AuthorizationPolicySpec, V
         if target.name.is_empty() {
             found.say(&format!("{at}.name"), "is empty");
         }
-        if !target.group.is_empty() || target.kind != "Service" {
-            found.say(&at, "only Services can be targets yet");
+        if !target.is_service() && !target.is_gateway() {
+            found.say(
+                &at,
+                "only Services, and Gateways that are waypoints, can be targets",
+            );
         }
+    }
+    let services = spec
+        .target_refs
+        .iter()
+        .filter(|target| target.is_service())
+        .count();
+    if services > 0 && services < spec.target_refs.len() {
+        found.say(
+            "spec.targetRefs",
+            "Services and Gateways are not targets of one policy: write two",
+        );
     }
     for (index, one) in spec.rules.iter().enumerate() {
         rule(&mut found, one, &format!("spec.rules[{index}]"));
@@ -189,7 +203,7 @@ fn labels(object: &Value) -> Result<(), Vec<FieldError>> {
     found.or(())
 }
 
-fn spec<Spec: serde::de::DeserializeOwned>(object: &Value) -> Result<Spec, Vec<FieldError>> {
+pub(crate) fn spec<Spec: serde::de::DeserializeOwned>(object: &Value) -> Result<Spec, Vec<FieldError>> {
     let spec = object.get("spec").ok_or_else(|| one("spec", "is missing"))?;
     serde_path_to_error::deserialize(spec).map_err(|error| {
         let path = match error.path().to_string().as_str() {
@@ -208,29 +222,36 @@ fn text(value: &str) -> k8s_openapi::apimachinery::pkg::util::intstr::IntOrStrin
     k8s_openapi::apimachinery::pkg::util::intstr::IntOrString::String(value.into())
 }
 
+/// Faults as they are found.
 #[derive(Default)]
-struct Found {
+pub(crate) struct Found {
     errors: Vec<FieldError>,
 }
 
 impl Found {
-    fn say(&mut self, field: &str, problem: impl Into<String>) {
+    pub(crate) fn say(&mut self, field: &str, problem: impl Into<String>) {
         self.errors.extend(one(field, problem));
     }
 
-    fn check<T>(&mut self, field: &str, outcome: Result<T, String>) {
+    pub(crate) fn check<T>(&mut self, field: &str, outcome: Result<T, String>) {
         if let Err(problem) = outcome {
             self.say(field, problem);
         }
     }
 
-    fn each<V, T>(&mut self, at: &str, name: &str, values: &[V], read: impl Fn(&V) -> Result<T, String>) {
+    pub(crate) fn each<V, T>(
+        &mut self,
+        at: &str,
+        name: &str,
+        values: &[V],
+        read: impl Fn(&V) -> Result<T, String>,
+    ) {
         for (index, value) in values.iter().enumerate() {
             self.check(&format!("{at}.{name}[{index}]"), read(value));
         }
     }
 
-    fn or<T>(self, value: T) -> Result<T, Vec<FieldError>> {
+    pub(crate) fn or<T>(self, value: T) -> Result<T, Vec<FieldError>> {
         if self.errors.is_empty() {
             Ok(value)
         } else {

@@ -72,3 +72,23 @@ fn host_network_and_the_mesh_itself_are_left_alone_and_said_so() {
         assert!(decision.remark.is_some());
     }
 }
+
+#[test]
+fn a_gateways_own_pod_takes_part_by_itself_whatever_its_namespace_says() {
+    let labels = |key: &str, value: &str| Labels::from([(key.to_owned(), value.to_owned())]);
+    for mode in ["ambient", "sidecar"] {
+        let namespace_labels = labels("trefoil.dev/dataplane-mode", mode);
+        let own = labels("gateway.networking.k8s.io/gateway-name", "waypoint");
+        let pod = PodFacts {
+            namespace: "shop",
+            namespace_labels: Some(&namespace_labels),
+            labels: Some(&own),
+            ..PodFacts::default()
+        };
+        for overrides in [true, false] {
+            let decision = decide(&pod, overrides).expect("known mode");
+            assert_eq!((decision.plane, decision.remark), (Plane::None, None));
+            assert_eq!(wants_sidecar(&pod, overrides), Ok(false));
+        }
+    }
+}

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use trefoil_api::crd::{FieldError, MtlsMode};
 use trefoil_api::mesh_config::{MeshConfig, Outbound};
-use trefoil_api::names::{MESH_CONFIG_KEY, MESH_NAMESPACE};
+use trefoil_api::names::{MESH_CONFIG_KEY, MESH_NAMESPACE, label};
 
-use super::facts::{Pod, PolicyObject, Service, Slice};
+use super::facts::{Pod, PolicyObject, RouteObject, Service, Slice};
 use super::policies::Entry;
+use super::routes::{RouteEntry, RouteKey};
 use super::{Change, Index, NodePlacements, ObjectKey};
 
 impl Index {
@@ -17,6 +18,7 @@ impl Index {
             Change::Namespace(name, facts) => {
                 if replace(&mut self.namespaces, name.clone(), facts) {
                     self.mark_namespace(&name);
+                    self.mark_services(&name);
                 }
             }
             Change::Node(name, facts) => {
@@ -37,6 +39,24 @@ impl Index {
             }
             Change::Authorization(key, object) => self.apply_authorization(key, object),
             Change::PeerAuthentication(key, object) => self.apply_peer_authentication(key, object),
+            Change::Gateway(key, facts) => {
+                if replace(&mut self.gateways, key.clone(), facts) {
+                    self.dirty.waypoints.insert(key);
+                }
+            }
+            Change::GatewayClass(name, facts) => {
+                if replace(&mut self.gateway_classes, name.clone(), facts) {
+                    self.report_class(&name);
+                }
+            }
+            Change::Route(kind, key, object) => self.apply_route((kind, key), object),
+            Change::ReferenceGrant(key, facts) => {
+                if replace(&mut self.grants, key.clone(), facts) {
+                    let routes = in_namespace(&self.routes_by_service, &key.namespace);
+                    let routes: BTreeSet<_> = routes.flat_map(|(_, routes)| routes.clone()).collect();
+                    self.dirty.routes.extend(routes);
+                }
+            }
             Change::MeshConfig(text) => self.apply_config(text),
             Change::Placements(placements) => self.apply_placements(placements),
             Change::PlacementsForgotten(node) => {
@@ -72,20 +92,46 @@ impl Index {
     }
 
     fn apply_service(&mut self, key: ObjectKey, facts: Option<Service>) {
-        if !replace(&mut self.services, key.clone(), facts) {
+        let old = self.services.get(&key).cloned();
+        if old == facts {
             return;
         }
-        let slices: Vec<_> = self
-            .slices_by_service
-            .get(&key)
-            .into_iter()
-            .flatten()
-            .cloned()
-            .collect();
-        for slice in slices {
-            self.mark_slice(&slice);
+        for (service, present) in [(&old, false), (&facts, true)] {
+            let Some(name) = service
+                .as_ref()
+                .and_then(|one| one.labels.get(label::GATEWAY_NAME))
+            else {
+                continue;
+            };
+            let gateway = ObjectKey::new(key.namespace.clone(), name.clone());
+            put(&mut self.services_of_gateway, gateway.clone(), &key, present);
+            self.dirty.waypoints.insert(gateway);
         }
-        self.dirty.services.insert(key);
+        match facts {
+            Some(service) => self.services.insert(key.clone(), service),
+            None => self.services.remove(&key),
+        };
+        self.mark_service(&key);
+        let routes = self.routes_by_service.get(&key).into_iter().flatten();
+        self.dirty.routes.extend(routes.cloned());
+    }
+
+    fn apply_route(&mut self, route: RouteKey, object: Option<RouteObject>) {
+        let old = self.routes.remove(&route);
+        let (kind, key) = &route;
+        if let Some(old) = &old {
+            for service in old.services(&key.namespace) {
+                put(&mut self.routes_by_service, service, &route, false);
+            }
+        }
+        if let Some(object) = object {
+            let entry = RouteEntry::read(*kind, object, old);
+            for service in entry.services(&key.namespace) {
+                put(&mut self.routes_by_service, service, &route, true);
+            }
+            self.routes.insert(route.clone(), entry);
+        }
+        self.dirty.routes.insert(route);
     }
 
     fn apply_slice(&mut self, key: ObjectKey, facts: Option<Slice>) {
@@ -116,9 +162,18 @@ impl Index {
 
     fn apply_authorization(&mut self, key: ObjectKey, object: Option<PolicyObject>) {
         let old = self.authorization.remove(&key);
+        let mut waypoints = old
+            .as_ref()
+            .map_or_else(Vec::new, |old| old.target.waypoints(&key.namespace));
         if let Some(object) = object {
             let entry = Entry::read(&key, object, old);
+            waypoints.extend(entry.target.waypoints(&key.namespace));
             self.authorization.insert(key.clone(), entry);
+        }
+        for waypoint in waypoints {
+            self.dirty
+                .pods
+                .extend(self.pods_naming.naming(&waypoint).cloned());
         }
         self.mark_scope(&key.namespace);
         self.dirty.authorization.insert(key);
@@ -186,9 +241,28 @@ impl Index {
         self.dirty.pods.extend(pods.cloned());
     }
 
-    fn mark_namespace(&mut self, namespace: &str) {
+    pub(super) fn mark_namespace(&mut self, namespace: &str) {
         let pods = in_namespace(&self.pods, namespace).map(|(key, _)| key.clone());
         self.dirty.pods.extend(pods);
+    }
+
+    /// The services of a namespace, and what is behind them.
+    fn mark_services(&mut self, namespace: &str) {
+        let services: Vec<_> = in_namespace(&self.services, namespace)
+            .map(|(key, _)| key.clone())
+            .collect();
+        for service in services {
+            self.mark_service(&service);
+        }
+    }
+
+    /// A service, and what is behind it.
+    pub(super) fn mark_service(&mut self, key: &ObjectKey) {
+        let slices = self.slices_by_service.get(key).cloned().unwrap_or_default();
+        for slice in slices {
+            self.mark_slice(&slice);
+        }
+        self.dirty.services.insert(key.clone());
     }
 
     /// What policies of a namespace are about: its pods; those of the mesh's own namespace: all pods.
@@ -219,6 +293,14 @@ impl Index {
                 self.dirty.pods.extend(pods.cloned());
             }
         }
+        let service = ObjectKey::new(key.namespace.clone(), slice.service.clone());
+        let gateway = self
+            .services
+            .get(&service)
+            .and_then(|service| service.labels.get(label::GATEWAY_NAME));
+        self.dirty
+            .waypoints
+            .extend(gateway.map(|name| ObjectKey::new(key.namespace.clone(), name.clone())));
         let targeting = in_namespace(&self.authorization, &key.namespace)
             .filter(|(_, entry)| entry.target.names_service(&slice.service))
             .map(|(key, _)| key.clone());
@@ -252,10 +334,10 @@ fn replace<K: Ord, V: PartialEq>(
     true
 }
 
-fn put<K: Ord>(
-    sets: &mut std::collections::BTreeMap<K, BTreeSet<ObjectKey>>,
+fn put<K: Ord, V: Ord + Clone>(
+    sets: &mut std::collections::BTreeMap<K, BTreeSet<V>>,
     at: K,
-    key: &ObjectKey,
+    key: &V,
     present: bool,
 ) {
     if present {

@@ -1,5 +1,7 @@
 //! What of the objects the index looks at: small, comparable, and all that is kept of them in memory.
 
+mod gateway;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -13,6 +15,7 @@ use trefoil_api::proto::istio::workload::AppProtocol;
 use trefoil_api::proto::trefoil::v1::{Isolation, Plane};
 
 use super::ObjectKey;
+pub use gateway::{Allowed, Gateway, GatewayClass, Listener, ReferenceGrant, RouteObject};
 
 /// Labels.
 pub type Labels = BTreeMap<String, String>;
@@ -61,6 +64,8 @@ pub struct Pod {
 /// Of a service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Service {
+    /// Those of its labels that are about waypoints.
+    pub labels: Labels,
     /// Cluster addresses.
     pub addresses: Vec<IpAddr>,
     /// TCP ports.
@@ -221,11 +226,20 @@ impl Pod {
     }
 }
 
+/// The labels of a service that are looked at.
+const OF_WAYPOINTS: [&str; 3] = [
+    label::USE_WAYPOINT,
+    label::USE_WAYPOINT_NAMESPACE,
+    label::GATEWAY_NAME,
+];
+
 impl From<&core::Service> for Service {
     fn from(object: &core::Service) -> Self {
         let Some(spec) = &object.spec else {
             return Self::default();
         };
+        let mut labels = object.metadata.labels.clone().unwrap_or_default();
+        labels.retain(|key, _| OF_WAYPOINTS.contains(&key.as_str()));
         let mut addresses: Vec<IpAddr> = Vec::new();
         let many = spec.cluster_ips.iter().flatten();
         for ip in many.chain(&spec.cluster_ip) {
@@ -237,6 +251,7 @@ impl From<&core::Service> for Service {
             }
         }
         Self {
+            labels,
             addresses,
             ports: spec.ports.iter().flatten().filter_map(service_port).collect(),
             publish_not_ready: spec.publish_not_ready_addresses == Some(true),
@@ -328,24 +343,30 @@ impl From<&networking::NetworkPolicy> for NetworkPolicy {
 }
 
 impl NetworkPolicy {
-    /// Whether it selects a pod of its namespace. An operator that is not known selects: the safe side.
+    /// Whether it selects a pod of its namespace.
     #[must_use]
     pub fn selects(&self, labels: &Labels) -> bool {
-        let exact = self.selector.match_labels.iter().flatten();
-        let expressions = self.selector.match_expressions.iter().flatten();
-        matches_all(exact, labels)
-            && expressions.into_iter().all(|one| {
-                let value = labels.get(&one.key);
-                let listed = value.is_some_and(|value| one.values.iter().flatten().any(|v| v == value));
-                match one.operator.as_str() {
-                    "In" => listed,
-                    "NotIn" => !listed,
-                    "Exists" => value.is_some(),
-                    "DoesNotExist" => value.is_none(),
-                    _ => true,
-                }
-            })
+        selector_selects(&self.selector, labels)
     }
+}
+
+/// Whether a selector selects labels. An operator that is not known selects: the safe side for a policy, and
+/// no API server stores one.
+pub(super) fn selector_selects(selector: &LabelSelector, labels: &Labels) -> bool {
+    let exact = selector.match_labels.iter().flatten();
+    let expressions = selector.match_expressions.iter().flatten();
+    matches_all(exact, labels)
+        && expressions.into_iter().all(|one| {
+            let value = labels.get(&one.key);
+            let listed = value.is_some_and(|value| one.values.iter().flatten().any(|v| v == value));
+            match one.operator.as_str() {
+                "In" => listed,
+                "NotIn" => !listed,
+                "Exists" => value.is_some(),
+                "DoesNotExist" => value.is_none(),
+                _ => true,
+            }
+        })
 }
 
 /// Whether labels have all of these.

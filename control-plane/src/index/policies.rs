@@ -28,6 +28,16 @@ pub(super) enum Target {
     Selector(Labels),
     /// The endpoints of these services of its namespace.
     Services(Vec<String>),
+    /// What uses these waypoints of its namespace.
+    Waypoints(Vec<String>),
+}
+
+/// What of a workload policies select it by.
+pub(super) struct Subject<'a> {
+    pub(super) pod: &'a ObjectKey,
+    pub(super) labels: &'a Labels,
+    pub(super) services: &'a BTreeSet<ObjectKey>,
+    pub(super) waypoints: &'a BTreeSet<ObjectKey>,
 }
 
 /// A policy, as far as it is understood.
@@ -101,12 +111,22 @@ impl Facts {
 }
 
 impl Target {
-    fn of(namespace: &str, selector: Option<&crd::Selector>, services: Vec<String>) -> Self {
+    fn of(namespace: &str, selector: Option<&crd::Selector>, targets: &[crd::TargetReference]) -> Self {
+        let names = || targets.iter().map(|target| target.name.clone()).collect();
         match selector {
             Some(selector) => Self::Selector(selector.match_labels.clone()),
-            None if !services.is_empty() => Self::Services(services),
-            None if namespace == MESH_NAMESPACE => Self::Mesh,
-            None => Self::Namespace,
+            None if targets.is_empty() => Self::whole(namespace),
+            None if targets.iter().all(crd::TargetReference::is_service) => Self::Services(names()),
+            None if targets.iter().all(crd::TargetReference::is_gateway) => Self::Waypoints(names()),
+            None => Self::whole(namespace),
+        }
+    }
+
+    /// What a policy is for that names nothing, or nothing that is understood.
+    fn whole(namespace: &str) -> Self {
+        match namespace == MESH_NAMESPACE {
+            true => Self::Mesh,
+            false => Self::Namespace,
         }
     }
 
@@ -114,13 +134,9 @@ impl Target {
     fn guess(namespace: &str, object: &Value) -> Self {
         let read = |value: &Value| serde_json::from_value::<crd::Selector>(value.clone()).ok();
         let selector = read(&object["spec"]["selector"]).filter(|selector| !selector.match_labels.is_empty());
-        let targets = object["spec"]["targetRefs"].as_array();
-        let services = targets.into_iter().flatten().map(|target| {
-            let service = target["kind"] == "Service";
-            service.then(|| target["name"].as_str().unwrap_or_default().to_owned())
-        });
-        let services: Option<Vec<String>> = services.collect();
-        Self::of(namespace, selector.as_ref(), services.unwrap_or_default())
+        let targets = object["spec"]["targetRefs"].clone();
+        let targets: Vec<crd::TargetReference> = serde_json::from_value(targets).unwrap_or_default();
+        Self::of(namespace, selector.as_ref(), &targets)
     }
 
     /// Whether it names a service of its namespace.
@@ -132,31 +148,49 @@ impl Target {
         match self {
             Self::Mesh => Scope::Global,
             Self::Namespace => Scope::Namespace,
-            Self::Selector(_) | Self::Services(_) => Scope::WorkloadSelector,
+            Self::Selector(_) | Self::Services(_) | Self::Waypoints(_) => Scope::WorkloadSelector,
         }
     }
 
-    /// Whether a workload of this namespace, labels and services has to name the policy.
-    fn selects(
-        &self,
-        policy: &ObjectKey,
-        pod: &ObjectKey,
-        labels: &Labels,
-        services: &BTreeSet<ObjectKey>,
-    ) -> bool {
-        let here = policy.namespace == pod.namespace;
+    /// The waypoints that it names.
+    pub(super) fn waypoints(&self, namespace: &str) -> Vec<ObjectKey> {
+        match self {
+            Self::Waypoints(names) => keys(namespace, names).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Whether a workload has to name the policy.
+    fn selects(&self, policy: &ObjectKey, subject: &Subject<'_>) -> bool {
+        let here = policy.namespace == subject.pod.namespace;
         match self {
             Self::Selector(wanted) => {
-                (here || policy.namespace == MESH_NAMESPACE) && matches_all(wanted, labels)
+                (here || policy.namespace == MESH_NAMESPACE) && matches_all(wanted, subject.labels)
             }
             Self::Services(names) => {
-                here && names
-                    .iter()
-                    .any(|name| services.contains(&ObjectKey::new(policy.namespace.clone(), name.clone())))
+                here && keys(&policy.namespace, names).any(|key| subject.services.contains(&key))
+            }
+            Self::Waypoints(names) => {
+                keys(&policy.namespace, names).any(|key| subject.waypoints.contains(&key))
             }
             Self::Mesh | Self::Namespace => false,
         }
     }
+
+    /// Whether it is about a workload, named by it or not.
+    fn is_about(&self, policy: &ObjectKey, subject: &Subject<'_>) -> bool {
+        match self {
+            Self::Mesh => true,
+            Self::Namespace => policy.namespace == subject.pod.namespace,
+            _ => self.selects(policy, subject),
+        }
+    }
+}
+
+fn keys<'a>(namespace: &'a str, names: &'a [String]) -> impl Iterator<Item = ObjectKey> + 'a {
+    names
+        .iter()
+        .map(move |name| ObjectKey::new(namespace, name.as_str()))
 }
 
 impl<Spec: Policy> Entry<Spec> {
@@ -230,12 +264,13 @@ impl Index {
                 .map(|spec| translate::authorization(&key.namespace, &key.name, spec, scope, &ports));
             let needs_http = match translated {
                 Some(Ok(translated)) => {
-                    resource = Some(translated.policy);
+                    resource = Some((translated.policy, translated.http));
                     translated.needs_http
                 }
                 // A validated object translates; if it ever did not, closing is the safe side.
                 Some(Err(_)) | None => {
-                    resource = (!entry.audit).then(|| translate::closed(&key.namespace, &key.name, scope));
+                    let closed = || translate::closed(&key.namespace, &key.name, scope);
+                    resource = (!entry.audit).then(|| (closed(), closed()));
                     Vec::new()
                 }
             };
@@ -247,11 +282,15 @@ impl Index {
                     .spec
                     .as_ref()
                     .is_some_and(|spec| spec.action == crd::Action::Allow);
-            one.enforced(&needs_http, entry.spec.as_ref().map(|spec| spec.action), others);
+            let action = entry.spec.as_ref().map(|spec| spec.action);
+            let uninspected: Vec<&ObjectKey> = self.uninspected.naming(key).collect();
+            one.enforced(&needs_http, &uninspected, action, others);
             one.current.clone_from(&facts.conditions);
             report = Some(one);
         }
-        self.publish_policy(&key.to_string(), resource);
+        let (policy, http) = resource.unzip();
+        self.publish_form(ResourceKind::Authorization, &key.to_string(), policy);
+        self.publish_form(ResourceKind::HttpAuthorization, &key.to_string(), http);
         self.keep_report(PolicyKind::Authorization, key, report);
     }
 
@@ -291,22 +330,17 @@ impl Index {
     }
 
     /// Policies that a workload has to name, besides the one against plaintext.
-    pub(super) fn selected_policies(
-        &self,
-        key: &ObjectKey,
-        pod: &Pod,
-        services: &BTreeSet<ObjectKey>,
-    ) -> Vec<String> {
+    pub(super) fn selected_policies(&self, subject: &Subject<'_>) -> Vec<String> {
         let mut names = BTreeSet::new();
-        for namespace in scopes(&key.namespace) {
+        for namespace in scopes(subject) {
             for (policy, entry) in in_namespace(&self.authorization, namespace) {
                 let closes = entry.spec.is_some() || !entry.audit;
-                if closes && entry.target.selects(policy, key, &pod.labels, services) {
+                if closes && entry.target.selects(policy, subject) {
                     names.insert(policy.to_string());
                 }
             }
             for (policy, entry) in in_namespace(&self.peer_authentication, namespace) {
-                if entry.spec.is_none() && entry.target.selects(policy, key, &pod.labels, services) {
+                if entry.spec.is_none() && entry.target.selects(policy, subject) {
                     let name = strict_name(&policy.name);
                     names.insert(format!("{}/malformed_{name}", policy.namespace));
                 }
@@ -315,11 +349,30 @@ impl Index {
         names.into_iter().collect()
     }
 
+    /// Policies about a workload that ask something of HTTP requests.
+    pub(super) fn policies_that_need_http(&self, subject: &Subject<'_>) -> BTreeSet<ObjectKey> {
+        let policies = scopes(subject)
+            .into_iter()
+            .flat_map(|namespace| in_namespace(&self.authorization, namespace));
+        let asking = policies.filter(|(policy, entry)| {
+            let spec = entry.spec.as_ref();
+            spec.is_some_and(|spec| !translate::needs_http(spec).is_empty())
+                && entry.target.is_about(policy, subject)
+        });
+        asking.map(|(policy, _)| policy.clone()).collect()
+    }
+
     /// The policy against plaintext that holds for a workload, if any does.
     pub(super) fn strict_policy(&self, key: &ObjectKey, pod: &Pod) -> Option<Authorization> {
+        let none = BTreeSet::new();
+        let subject = Subject {
+            pod: key,
+            labels: &pod.labels,
+            services: &none,
+            waypoints: &none,
+        };
         let selects = |policy: &ObjectKey, target: &Target| {
-            matches!(target, Target::Selector(_))
-                && target.selects(policy, key, &pod.labels, &BTreeSet::new())
+            matches!(target, Target::Selector(_)) && target.selects(policy, &subject)
         };
         let levels = [
             self.oldest(&key.namespace, selects),
@@ -384,19 +437,17 @@ impl Index {
         }
     }
 
+    /// Publishes a policy that reads alike in every plane.
     fn publish_policy(&mut self, name: &str, policy: Option<Authorization>) {
-        let resource = policy.map(|policy| {
-            Encoded::new(
-                ResourceKind::Authorization,
-                name,
-                Vec::new(),
-                Vec::new(),
-                policy.encode_to_vec(),
-            )
-        });
-        let changes = &mut self.changes;
-        self.snapshot
-            .set(changes, ResourceKind::Authorization, name, resource);
+        for kind in ResourceKind::POLICIES {
+            self.publish_form(kind, name, policy.clone());
+        }
+    }
+
+    fn publish_form(&mut self, kind: ResourceKind, name: &str, policy: Option<Authorization>) {
+        let resource =
+            policy.map(|policy| Encoded::new(kind, name, Vec::new(), Vec::new(), policy.encode_to_vec()));
+        self.snapshot.set(&mut self.changes, kind, name, resource);
     }
 
     fn keep_report(&mut self, kind: PolicyKind, key: &ObjectKey, report: Option<PolicyReport>) {
@@ -407,8 +458,9 @@ impl Index {
     }
 }
 
-/// The namespaces whose policies may be about workloads of a namespace.
-fn scopes(namespace: &str) -> impl Iterator<Item = &str> {
-    let mesh = (namespace != MESH_NAMESPACE).then_some(MESH_NAMESPACE);
-    std::iter::once(namespace).chain(mesh)
+/// The namespaces whose policies may be about a workload.
+fn scopes<'a>(subject: &Subject<'a>) -> BTreeSet<&'a str> {
+    let waypoints = subject.waypoints.iter().map(|key| key.namespace.as_str());
+    let own = [subject.pod.namespace.as_str(), MESH_NAMESPACE];
+    own.into_iter().chain(waypoints).collect()
 }

@@ -82,15 +82,22 @@ impl PolicyReport {
         );
     }
 
-    pub(super) fn enforced(&mut self, needs_http: &[usize], action: Option<Action>, closes_others: bool) {
-        if !needs_http.is_empty() {
+    pub(super) fn enforced(
+        &mut self,
+        needs_http: &[usize],
+        uninspected: &[&ObjectKey],
+        action: Option<Action>,
+        closes_others: bool,
+    ) {
+        if !uninspected.is_empty() {
             let rules: Vec<String> = needs_http.iter().map(|index| format!("rules[{index}]")).collect();
             let effect = match action {
                 Some(Action::Allow) => "never match",
                 _ => "match whatever the HTTP request is",
             };
             let message = format!(
-                "no plane reads HTTP for these workloads yet: {} {effect}, so that nothing passes uninspected",
+                "no plane reads HTTP on the way to {}: there {} {effect}, so that nothing passes uninspected; give them a waypoint",
+                some_of(uninspected),
                 rules.join(", ")
             );
             self.say("Enforced", false, "NeedsHttp", message);
@@ -115,5 +122,15 @@ impl PolicyReport {
                         && condition.observed_generation == Some(self.generation)
                 })
             })
+    }
+}
+
+/// The first few by name, and how many more.
+fn some_of(keys: &[&ObjectKey]) -> String {
+    const SHOWN: usize = 5;
+    let shown: Vec<String> = keys.iter().take(SHOWN).map(ToString::to_string).collect();
+    match keys.len().saturating_sub(SHOWN) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
     }
 }

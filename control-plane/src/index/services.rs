@@ -7,6 +7,7 @@ use trefoil_api::proto::istio::workload as message;
 
 use super::facts::Service;
 use super::snapshot::{Encoded, ResourceKind};
+use super::waypoints::{Use, gateway_address};
 use super::{Index, ObjectKey};
 
 /// The name by which a service is dialled.
@@ -34,9 +35,29 @@ pub(super) fn octets(address: &IpAddr) -> bytes::Bytes {
 impl Index {
     pub(super) fn compute_service(&mut self, key: &ObjectKey) {
         let name = resource_name(key);
+        let used = self
+            .services
+            .get(key)
+            .map(|service| self.service_use(key, service));
+        let chosen = self
+            .services
+            .get(key)
+            .and_then(|service| self.chosen(key, &service.labels));
+        self.services_naming.set(key, chosen.into_iter().collect());
+        let fault = used.as_ref().and_then(Use::fault);
+        self.findings.set("service", key, fault);
+        self.note_waypoint(key, used.as_ref());
+        let waypoint = match &used {
+            Some(Use::Waypoint(_, service)) => Some(gateway_address(service)),
+            _ => None,
+        };
         let resource = self.services.get(key).map(|service| {
+            let service_message = message::Service {
+                waypoint,
+                ..service_message(key, service)
+            };
             let address = message::Address {
-                r#type: Some(message::address::Type::Service(service_message(key, service))),
+                r#type: Some(message::address::Type::Service(service_message)),
             };
             let aliases = service.addresses.iter().map(alias).collect();
             let value = address.encode_to_vec();
@@ -44,6 +65,23 @@ impl Index {
         });
         let changes = &mut self.changes;
         self.snapshot.set(changes, ResourceKind::Address, &name, resource);
+    }
+
+    /// Remembers the waypoint that serves a service; its routes say whether there is one.
+    fn note_waypoint(&mut self, key: &ObjectKey, used: Option<&Use>) {
+        let new = match used {
+            Some(Use::Waypoint(waypoint, _)) => Some(waypoint),
+            _ => None,
+        };
+        if self.service_waypoints.get(key) == new {
+            return;
+        }
+        match new {
+            Some(waypoint) => self.service_waypoints.insert(key.clone(), waypoint.clone()),
+            None => self.service_waypoints.remove(key),
+        };
+        let routes = self.routes_by_service.get(key).into_iter().flatten();
+        self.dirty.routes.extend(routes.cloned());
     }
 }
 

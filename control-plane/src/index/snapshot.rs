@@ -13,6 +13,10 @@ use trefoil_api::proto::envoy::service::discovery::v3::Resource;
 pub enum ResourceKind {
     /// Policies; before workloads, which name them.
     Authorization,
+    /// The same policies, with what they ask of HTTP.
+    HttpAuthorization,
+    /// Routes.
+    HttpRoute,
     /// The mesh-wide settings.
     MeshSettings,
     /// Workloads and services.
@@ -21,15 +25,38 @@ pub enum ResourceKind {
 
 impl ResourceKind {
     /// All of them, in the order in which they are to be sent.
-    pub const ALL: [Self; 3] = [Self::Authorization, Self::MeshSettings, Self::Address];
+    pub const ALL: [Self; 5] = [
+        Self::Authorization,
+        Self::HttpAuthorization,
+        Self::HttpRoute,
+        Self::MeshSettings,
+        Self::Address,
+    ];
+    /// Those that workloads name, of which a client asks for one.
+    pub const POLICIES: [Self; 2] = [Self::Authorization, Self::HttpAuthorization];
 
     /// The xDS type.
     #[must_use]
     pub fn type_url(self) -> &'static str {
+        use trefoil_api::proto::type_url;
         match self {
-            Self::Authorization => trefoil_api::proto::type_url::AUTHORIZATION,
-            Self::MeshSettings => trefoil_api::proto::type_url::MESH_SETTINGS,
-            Self::Address => trefoil_api::proto::type_url::ADDRESS,
+            Self::Authorization => type_url::AUTHORIZATION,
+            Self::HttpAuthorization => type_url::HTTP_AUTHORIZATION,
+            Self::HttpRoute => type_url::HTTP_ROUTE,
+            Self::MeshSettings => type_url::MESH_SETTINGS,
+            Self::Address => type_url::ADDRESS,
+        }
+    }
+
+    /// In metrics and the admin interface.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Authorization => "authorization",
+            Self::HttpAuthorization => "http_authorization",
+            Self::HttpRoute => "http_route",
+            Self::MeshSettings => "mesh_settings",
+            Self::Address => "address",
         }
     }
 
@@ -192,52 +219,58 @@ fn forget(sets: &mut OrdMap<String, OrdSet<Arc<str>>>, at: &str, name: &Arc<str>
 /// Names of resources that differ, or are no more.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Of workloads and services.
-    pub address: BTreeSet<Arc<str>>,
-    /// Of policies.
-    pub authorization: BTreeSet<Arc<str>>,
-    /// Of the mesh-wide settings.
-    pub mesh_settings: BTreeSet<Arc<str>>,
+    /// In the order of [`ResourceKind::ALL`].
+    kinds: [BTreeSet<Arc<str>>; ResourceKind::ALL.len()],
 }
 
 impl Changes {
     /// Of one kind.
     #[must_use]
     pub fn of(&self, kind: ResourceKind) -> &BTreeSet<Arc<str>> {
-        match kind {
-            ResourceKind::Address => &self.address,
-            ResourceKind::Authorization => &self.authorization,
-            ResourceKind::MeshSettings => &self.mesh_settings,
-        }
+        &self.kinds[kind as usize]
     }
 
     /// Whether nothing differs.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        ResourceKind::ALL.iter().all(|kind| self.of(*kind).is_empty())
+        self.kinds.iter().all(BTreeSet::is_empty)
     }
 }
 
 /// All that is served, and what the certificate authority asks about.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
-    address: Resources,
-    authorization: Resources,
-    mesh_settings: Resources,
+    /// In the order of [`ResourceKind::ALL`].
+    kinds: [Resources; ResourceKind::ALL.len()],
     /// (node, namespace, service account) of the pods that may be acted for, with the pods' names.
     accounts: OrdMap<(String, String, String), OrdSet<String>>,
     /// Each pod's part of `accounts`.
     account_of: OrdMap<(String, String), (String, String, String)>,
+    /// (namespace, service account) of the waypoints.
+    waypoints: OrdSet<(String, String)>,
 }
 
 impl Snapshot {
     /// The resources of one kind.
     #[must_use]
     pub fn of(&self, kind: ResourceKind) -> &Resources {
-        match kind {
-            ResourceKind::Address => &self.address,
-            ResourceKind::Authorization => &self.authorization,
-            ResourceKind::MeshSettings => &self.mesh_settings,
+        &self.kinds[kind as usize]
+    }
+
+    /// Whether a service account is a waypoint's, and nobody else's to use.
+    #[must_use]
+    pub fn is_reserved(&self, namespace: &str, service_account: &str) -> bool {
+        let account = (namespace.to_owned(), service_account.to_owned());
+        self.waypoints.contains(&account)
+    }
+
+    /// Says whether a service account is a waypoint's.
+    pub(super) fn reserve(&mut self, namespace: &str, service_account: &str, reserved: bool) {
+        let account = (namespace.to_owned(), service_account.to_owned());
+        if reserved {
+            self.waypoints.insert(account);
+        } else {
+            self.waypoints.remove(&account);
         }
     }
 
@@ -255,12 +288,8 @@ impl Snapshot {
         name: &str,
         resource: Option<Encoded>,
     ) {
-        let (resources, changed) = match kind {
-            ResourceKind::Address => (&mut self.address, &mut changes.address),
-            ResourceKind::Authorization => (&mut self.authorization, &mut changes.authorization),
-            ResourceKind::MeshSettings => (&mut self.mesh_settings, &mut changes.mesh_settings),
-        };
-        changed.extend(resources.set(name, resource));
+        let changed = self.kinds[kind as usize].set(name, resource);
+        changes.kinds[kind as usize].extend(changed);
     }
 
     /// Says on which node, and under which account, a pod runs.

@@ -2,6 +2,8 @@
 //! exactly what differs.
 
 mod model;
+mod routes;
+mod waypoints;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -92,7 +94,7 @@ fn tunnels_follow_what_the_agent_of_the_pods_own_node_reports() {
         (Plane::None, false, TunnelProtocol::None),
     ] {
         index.apply(placed(plane, withdrawing));
-        assert!(index.flush().address.contains(WEB) || withdrawing || plane != Plane::Node);
+        assert!(index.flush().of(ResourceKind::Address).contains(WEB) || withdrawing || plane != Plane::Node);
         assert_eq!(tunnel(&index), expected, "{plane:?} {withdrawing}");
     }
     // Another node's agent has no say.
@@ -234,7 +236,11 @@ fn strictness_is_named_by_its_workloads_and_gone_with_the_last() {
     index.apply(Change::Pod(key("web"), None));
     let changes = index.flush();
     assert!(authorization(&index, "shop/peer_authentication_default").is_none());
-    assert!(changes.authorization.contains("shop/peer_authentication_default"));
+    assert!(
+        changes
+            .of(ResourceKind::Authorization)
+            .contains("shop/peer_authentication_default")
+    );
 }
 
 /// The mesh's part differs between workloads that the same policy of their namespace is about.
@@ -379,6 +385,14 @@ proptest! {
         prop_assert_eq!(versions(&index), versions(&fresh));
         let reports = |index: &Index| index.reports().cloned().collect::<Vec<_>>();
         prop_assert_eq!(reports(&index), reports(&fresh));
+        let statuses = |index: &Index| index.statuses().cloned().collect::<Vec<_>>();
+        prop_assert_eq!(statuses(&index), statuses(&fresh));
+        let findings = |index: &Index| index.findings().collect::<Vec<_>>();
+        prop_assert_eq!(findings(&index), findings(&fresh));
+        for (namespace, account) in model::WAYPOINTS {
+            let reserved = |index: &Index| index.snapshot().is_reserved(namespace, account);
+            prop_assert_eq!(reserved(&index), reserved(&fresh));
+        }
         for (node, namespace) in [("n1", "shop"), ("n2", "shop"), ("n1", "trefoil-system"), ("n1", "other")] {
             prop_assert_eq!(index.snapshot().runs(node, namespace, "web"), fresh.snapshot().runs(node, namespace, "web"));
         }

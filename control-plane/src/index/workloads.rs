@@ -11,6 +11,8 @@ use trefoil_api::proto::type_url;
 
 use super::apply::in_namespace;
 use super::facts::{Endpoint, Pod, Slice};
+use super::guards::Guarding;
+use super::policies::Subject;
 use super::services::{alias, octets, resource_name};
 use super::snapshot::{Encoded, ResourceKind};
 use super::{Index, ObjectKey};
@@ -83,26 +85,77 @@ impl Index {
         let resource = match served {
             None => {
                 self.set_strict(&name, None);
+                self.note_guarding(key, &Guarding::default(), BTreeSet::new());
                 None
             }
             Some(pod) => {
                 let policy = self.strict_policy(key, &pod);
                 let strict = self.set_strict(&name, policy);
-                Some(self.pod_workload(key, &pod, strict).encode())
+                let membership = self.membership(key, &pod);
+                let guarding = self.guarding(key, &pod, &membership.keys);
+                let uninspected = self.uninspected_policies(key, &pod, &membership.keys, &guarding);
+                self.note_guarding(key, &guarding, uninspected);
+                Some(
+                    self.pod_workload(key, &pod, membership, &guarding, strict)
+                        .encode(),
+                )
             }
         };
         let changes = &mut self.changes;
         self.snapshot.set(changes, ResourceKind::Address, &name, resource);
     }
 
-    fn pod_workload(&self, key: &ObjectKey, pod: &Pod, strict: Option<String>) -> Draft {
-        let membership = self.membership(key, pod);
-        let mut policies = self.selected_policies(key, pod, &membership.keys);
+    /// Remembers what a pod's guarding was made of, and what is wrong with it.
+    fn note_guarding(&mut self, key: &ObjectKey, guarding: &Guarding, uninspected: BTreeSet<ObjectKey>) {
+        self.pods_naming.set(key, guarding.chosen.clone());
+        let differ = self.uninspected.set(key, uninspected);
+        self.dirty.authorization.extend(differ);
+        self.findings.set("pod", key, guarding.fault.clone());
+    }
+
+    /// Policies that ask something of requests to a pod which no plane reads.
+    fn uninspected_policies(
+        &self,
+        key: &ObjectKey,
+        pod: &Pod,
+        services: &BTreeSet<ObjectKey>,
+        guarding: &Guarding,
+    ) -> BTreeSet<ObjectKey> {
+        let of_mesh = pod.may_be_acted_for(&key.namespace);
+        if !of_mesh || guarding.is_inspected() || guarding.of_waypoint {
+            return BTreeSet::new();
+        }
+        let subject = Subject {
+            pod: key,
+            labels: &pod.labels,
+            services,
+            waypoints: &guarding.named,
+        };
+        self.policies_that_need_http(&subject)
+    }
+
+    fn pod_workload(
+        &self,
+        key: &ObjectKey,
+        pod: &Pod,
+        membership: Membership,
+        guarding: &Guarding,
+        strict: Option<String>,
+    ) -> Draft {
+        let subject = Subject {
+            pod: key,
+            labels: &pod.labels,
+            services: &membership.keys,
+            waypoints: &guarding.named,
+        };
+        let mut policies = self.selected_policies(&subject);
         policies.extend(strict);
         policies.sort();
         let (workload_name, workload_type) = owner(key, pod);
         let (plane, withdrawing) = self.plane(pod);
-        let tunnel = if matches!(plane, Plane::Node | Plane::Sidecar) && !withdrawing {
+        let redirected = matches!(plane, Plane::Node | Plane::Sidecar) && !withdrawing;
+        // A waypoint listens for tunnels itself; nothing is redirected in its pods.
+        let tunnel = if redirected || guarding.of_waypoint {
             message::TunnelProtocol::Hbone
         } else {
             message::TunnelProtocol::None
@@ -137,7 +190,10 @@ impl Index {
             } else {
                 message::NetworkMode::Standard.into()
             },
-            extensions: vec![self.placement(key, pod, plane)],
+            extensions: std::iter::once(self.placement(key, pod, plane))
+                .chain(guarding.extension())
+                .collect(),
+            waypoint: guarding.dialled.clone(),
             ..message::Workload::default()
         };
         Draft {

@@ -7,7 +7,7 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use kube::api::{ApiResource, DynamicObject};
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
@@ -15,10 +15,11 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use trefoil_api::crd::{AuthorizationPolicy, PeerAuthentication, PolicyStatus};
 use trefoil_api::names::{MESH_CONFIG, MESH_CONFIG_KEY, MESH_NAMESPACE};
+use trefoil_api::routes::GATEWAY_GROUP;
 
 use super::Event;
 use crate::index::facts::PolicyObject;
-use crate::index::{Change, Kind, ObjectKey};
+use crate::index::{Change, Kind, ObjectKey, RouteKind};
 
 pub(super) fn start(client: &Client, events: &mpsc::Sender<Event>, stop: &CancellationToken) {
     let all = Watches { client, events, stop };
@@ -48,6 +49,24 @@ pub(super) fn start(client: &Client, events: &mpsc::Sender<Event>, stop: &Cancel
     // Read as they are: one that is malformed must not hide the others.
     all.policies::<AuthorizationPolicy>(Kind::Authorization, Change::Authorization);
     all.policies::<PeerAuthentication>(Kind::PeerAuthentication, Change::PeerAuthentication);
+    all.gateways("v1", "Gateway", Kind::Gateway, |key, object| {
+        Change::Gateway(key, object.map(Into::into))
+    });
+    all.gateways("v1", "GatewayClass", Kind::GatewayClass, |key, object| {
+        Change::GatewayClass(key.name, object.map(Into::into))
+    });
+    all.gateways("v1", "HTTPRoute", Kind::HttpRoute, |key, object| {
+        Change::Route(RouteKind::Http, key, object.map(Into::into))
+    });
+    all.gateways("v1", "GRPCRoute", Kind::GrpcRoute, |key, object| {
+        Change::Route(RouteKind::Grpc, key, object.map(Into::into))
+    });
+    all.gateways(
+        "v1beta1",
+        "ReferenceGrant",
+        Kind::ReferenceGrant,
+        |key, object| Change::ReferenceGrant(key, object.map(Into::into)),
+    );
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), MESH_NAMESPACE);
     all.watch(maps, Kind::MeshConfig, |object, present| {
         (object.name_any() == MESH_CONFIG).then(|| {
@@ -96,6 +115,22 @@ impl Watches<'_> {
         });
     }
 
+    /// Objects of the Gateway API, which a cluster may not have, or not yet.
+    fn gateways(
+        &self,
+        version: &str,
+        name: &str,
+        kind: Kind,
+        change: fn(ObjectKey, Option<&DynamicObject>) -> Change,
+    ) {
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(GATEWAY_GROUP, version, name));
+        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
+        self.watch(api, kind, move |object: DynamicObject, present| {
+            let key = key_of(&object);
+            Some((key.clone(), change(key, present.then_some(&object))))
+        });
+    }
+
     fn watch<K>(
         &self,
         api: Api<K>,
@@ -107,6 +142,7 @@ impl Watches<'_> {
         let (events, stop) = (self.events.clone(), self.stop.clone());
         tokio::spawn(stop.run_until_cancelled_owned(async move {
             let mut stream = watcher(api, watcher::Config::default()).default_backoff().boxed();
+            let mut absent = false;
             let mut listing: (Vec<Change>, BTreeSet<ObjectKey>) = Default::default();
             while let Some(event) = stream.next().await {
                 let event = match event {
@@ -122,6 +158,7 @@ impl Watches<'_> {
                         continue;
                     }
                     Ok(watcher::Event::InitDone) => {
+                        absent = false;
                         let (changes, keys) = std::mem::take(&mut listing);
                         Event::Listed(kind, changes, keys)
                     }
@@ -133,6 +170,17 @@ impl Watches<'_> {
                         Some((_, change)) => Event::Changes(vec![change], None),
                         None => continue,
                     },
+                    Err(watcher::Error::InitialListFailed(kube::Error::Api(status)))
+                        if status.code == 404 && kind.may_be_absent() =>
+                    {
+                        // Not a kind of this cluster: there are none, until it becomes one.
+                        if absent {
+                            continue;
+                        }
+                        absent = true;
+                        tracing::info!(?kind, "not a kind of this cluster yet");
+                        Event::Listed(kind, Vec::new(), BTreeSet::new())
+                    }
                     Err(error) => {
                         tracing::warn!(?kind, %error, "watch interrupted");
                         continue;

@@ -121,11 +121,10 @@ async fn status(State(admin): State<Admin>) -> Json<Value> {
         "overview": &*overview,
         "clients": clients.len(),
         "refusals": refusals,
-        "resources": {
-            "address": snapshot.of(ResourceKind::Address).len(),
-            "authorization": snapshot.of(ResourceKind::Authorization).len(),
-            "mesh_settings": snapshot.of(ResourceKind::MeshSettings).len(),
-        },
+        "resources": ResourceKind::ALL
+            .into_iter()
+            .map(|kind| (kind.label(), snapshot.of(kind).len()))
+            .collect::<BTreeMap<_, _>>(),
         "malformed": overview
             .reports
             .iter()

@@ -12,6 +12,7 @@ use serde::Serialize;
 use tonic::{Request, Response, Status};
 use trefoil_api::Identity;
 use trefoil_api::mesh_config::MeshConfig;
+use trefoil_api::names::label;
 use trefoil_api::proto::istio::v1::auth::{IstioCertificateRequest, IstioCertificateResponse};
 
 use super::callers::{Caller, Callers};
@@ -61,6 +62,17 @@ pub enum Refusal {
     /// A token that is bound to no pod.
     #[error("the node of {0} is not known: its token is bound to no pod")]
     NoNode(String),
+    /// The account is a waypoint's, and the caller is none of its pods.
+    #[error("{caller} is no pod of waypoint {account}, and its account is nobody else's to use")]
+    Reserved {
+        /// Who asked.
+        caller: String,
+        /// The waypoint, and the account of the same name.
+        account: String,
+    },
+    /// Gateways are not known yet: the account may be a waypoint's.
+    #[error("this control plane has just started and does not know the waypoints yet: ask again")]
+    NotSynced,
     /// Not an identity of this mesh.
     #[error("{0:?} is not an identity of this mesh")]
     NotAnIdentity(String),
@@ -80,6 +92,8 @@ impl Refusal {
             Self::NotANodeProxy { .. } => "not_a_node_proxy",
             Self::NotOnNode { .. } => "not_on_node",
             Self::NoNode(_) => "no_node",
+            Self::Reserved { .. } => "reserved_for_waypoint",
+            Self::NotSynced => "not_synced",
             Self::NotAnIdentity(_) => "not_an_identity",
             Self::LookUp(_) => "look_up",
         }
@@ -92,8 +106,9 @@ impl Refusal {
             Self::Authority(ca::Error::OtherIdentity { .. })
             | Self::NotANodeProxy { .. }
             | Self::NotOnNode { .. }
+            | Self::Reserved { .. }
             | Self::NoNode(_) => Status::permission_denied(text),
-            Self::Authority(_) | Self::LookUp(_) => Status::unavailable(text),
+            Self::Authority(_) | Self::NotSynced | Self::LookUp(_) => Status::unavailable(text),
         }
     }
 }
@@ -167,6 +182,7 @@ impl Certificates {
             None => Identity::new(&mesh.trust_domain, &caller.namespace, &caller.service_account)
                 .map_err(|_| Refusal::NotAnIdentity(caller.to_string()))?,
         };
+        self.waypoints_only(caller, &identity).await?;
         let longest = mesh.config.certificate_lifetime;
         let lifetime = match u64::try_from(request.validity_duration) {
             Ok(seconds) if seconds > 0 => Duration::from_secs(seconds).min(longest),
@@ -214,21 +230,54 @@ impl Certificates {
         })
     }
 
+    /// Identities of waypoints are for their own pods, which ask for themselves: whom guards believe, nobody else
+    /// may be.
+    async fn waypoints_only(&self, caller: &Caller, identity: &Identity) -> Result<(), Refusal> {
+        if !self.hub.is_synced() {
+            return Err(Refusal::NotSynced);
+        }
+        let (namespace, account) = (identity.namespace(), identity.service_account());
+        if !self.hub.snapshot().is_reserved(namespace, account) {
+            return Ok(());
+        }
+        let itself = caller.namespace == namespace && caller.service_account == account;
+        let own = match self.bound_pod(caller).await? {
+            Some(pod) if itself => {
+                let labels = pod.metadata.labels.unwrap_or_default();
+                let runs_as = pod.spec.and_then(|spec| spec.service_account_name);
+                labels.get(label::GATEWAY_NAME).map(String::as_str) == Some(account)
+                    && runs_as.as_deref() == Some(account)
+            }
+            _ => false,
+        };
+        if own {
+            return Ok(());
+        }
+        Err(Refusal::Reserved {
+            caller: caller.to_string(),
+            account: format!("{namespace}/{account}"),
+        })
+    }
+
+    /// The pod that the caller's token is bound to, while it is there.
+    async fn bound_pod(&self, caller: &Caller) -> Result<Option<Pod>, Refusal> {
+        let Some(bound) = &caller.pod else {
+            return Ok(None);
+        };
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &caller.namespace);
+        let pod = pods.get_opt(&bound.name).await;
+        let pod = pod.map_err(|error| Refusal::LookUp(Box::new(error)))?;
+        Ok(pod.filter(|pod| pod.metadata.uid.as_deref() == Some(bound.uid.as_str())))
+    }
+
     /// Where the caller runs: by its token, else by the pod that the token is bound to.
     async fn node_of(&self, caller: &Caller) -> Result<String, Refusal> {
         if let Some(node) = &caller.node {
             return Ok(node.clone());
         }
-        let unknown = || Refusal::NoNode(caller.to_string());
-        let bound = caller.pod.as_ref().ok_or_else(unknown)?;
-        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &caller.namespace);
-        let pod = pods
-            .get_opt(&bound.name)
-            .await
-            .map_err(|error| Refusal::LookUp(Box::new(error)))?
-            .filter(|pod| pod.metadata.uid.as_deref() == Some(bound.uid.as_str()))
-            .ok_or_else(unknown)?;
-        pod.spec.and_then(|spec| spec.node_name).ok_or_else(unknown)
+        let pod = self.bound_pod(caller).await?;
+        pod.and_then(|pod| pod.spec?.node_name)
+            .ok_or_else(|| Refusal::NoNode(caller.to_string()))
     }
 
     /// Asks the API server: a pod may be too new for the watch.

@@ -11,7 +11,7 @@ use crate::index::snapshot::ResourceKind;
 /// A resource type.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct TypeLabel {
-    /// `address` or `authorization`.
+    /// Such as `address` or `authorization`.
     r#type: &'static str,
 }
 
@@ -19,13 +19,7 @@ impl TypeLabel {
     /// Of a kind.
     #[must_use]
     pub fn of(kind: ResourceKind) -> Self {
-        Self {
-            r#type: match kind {
-                ResourceKind::Address => "address",
-                ResourceKind::Authorization => "authorization",
-                ResourceKind::MeshSettings => "mesh_settings",
-            },
-        }
+        Self { r#type: kind.label() }
     }
 }
 

@@ -1,21 +1,26 @@
-//! AuthorizationPolicy → `istio.security.Authorization`.
-//!
-//! No plane of today reads HTTP. A rule with conditions on HTTP therefore never matches in an Allow policy,
-//! and loses those conditions in a Deny policy: in both cases what would have had to be inspected is refused.
+//! AuthorizationPolicy → `istio.security.Authorization`, for planes that read HTTP; and from that the form for
+//! those that do not, which refuses what would have had to be inspected. One walk: the second form is what is
+//! left of the first where no request can be read.
 
 use std::collections::BTreeSet;
 
 use ipnet::IpNet;
+use prost::Message;
 use trefoil_api::crd;
+use trefoil_api::names::extension;
 use trefoil_api::proto::istio::security as message;
 use trefoil_api::proto::istio::security::string_match::MatchType;
+use trefoil_api::proto::trefoil::v1::{HttpHeaderMatch, HttpRequestMatch};
+use trefoil_api::proto::type_url;
 
 /// What became of a policy.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Translated {
-    /// What planes enforce.
+    /// What planes enforce that read HTTP.
+    pub http: message::Authorization,
+    /// What the others do.
     pub policy: message::Authorization,
-    /// Rules that need a plane that reads HTTP, by index: they are enforced by refusing more.
+    /// Rules that need a plane that reads HTTP, by index: others enforce them by refusing more.
     pub needs_http: Vec<usize>,
 }
 
@@ -33,56 +38,93 @@ pub fn authorization(
     scope: message::Scope,
     ports: &ServicePorts,
 ) -> Result<Translated, Refused> {
-    let allow = spec.action == crd::Action::Allow;
-    let mut rules = Vec::new();
-    let mut needs_http = Vec::new();
-    for (index, rule) in spec.rules.iter().enumerate() {
-        if reads_http(rule) {
-            needs_http.push(index);
-            if allow {
-                continue;
-            }
-        }
+    let rules = spec.rules.iter().map(|rule| {
         let mut clauses = clauses(rule)?;
         clauses.extend(ports.as_ref().map(only_ports));
-        rules.push(message::Rule { clauses });
-    }
-    let action = if allow {
-        message::Action::Allow
-    } else {
-        message::Action::Deny
+        Ok(message::Rule { clauses })
+    });
+    let action = match spec.action {
+        crd::Action::Allow => message::Action::Allow,
+        crd::Action::Deny | crd::Action::Audit => message::Action::Deny,
     };
-    let policy = message::Authorization {
+    let http = message::Authorization {
         name: name.into(),
         namespace: namespace.into(),
         scope: scope.into(),
         action: action.into(),
-        rules,
+        rules: rules.collect::<Result<_, Refused>>()?,
         dry_run: spec.action == crd::Action::Audit,
         ..message::Authorization::default()
     };
-    Ok(Translated { policy, needs_http })
+    Ok(Translated {
+        policy: unread(&http),
+        needs_http: needs_http(spec),
+        http,
+    })
 }
 
-/// Whether a rule asks for something that only a proxy that reads HTTP knows.
-fn reads_http(rule: &crd::Rule) -> bool {
-    let operation = |to: &crd::Operation| {
-        [
-            &to.methods,
-            &to.not_methods,
-            &to.paths,
-            &to.not_paths,
-            &to.hosts,
-            &to.not_hosts,
-        ]
-        .iter()
-        .any(|values| !values.is_empty())
+/// Rules that ask for something that only a plane that reads HTTP knows, by index.
+#[must_use]
+pub fn needs_http(spec: &crd::AuthorizationPolicySpec) -> Vec<usize> {
+    let asks = |rule: &crd::Rule| {
+        let about_requests = |when: &crd::When| crd::request_subject(&when.key).is_some();
+        rule.to.iter().any(reads_http) || rule.when.iter().any(about_requests)
     };
-    rule.to.iter().any(operation)
-        || rule
-            .when
-            .iter()
-            .any(|when| crd::when_subject(&when.key) == Ok(crd::Subject::Http))
+    let rules = spec.rules.iter().enumerate();
+    rules
+        .filter(|(_, rule)| asks(rule))
+        .map(|(index, _)| index)
+        .collect()
+}
+
+fn reads_http(to: &crd::Operation) -> bool {
+    let asked = [
+        &to.methods,
+        &to.not_methods,
+        &to.paths,
+        &to.not_paths,
+        &to.hosts,
+        &to.not_hosts,
+    ];
+    asked.iter().any(|values| !values.is_empty())
+}
+
+/// What is left of a policy where no request can be read: in an Allow policy a match that asks for one is true
+/// of nothing; in a Deny policy it is true of whatever the rest of it is true of.
+fn unread(http: &message::Authorization) -> message::Authorization {
+    let allow = http.action == i32::from(message::Action::Allow);
+    let rules = http.rules.iter().filter_map(|rule| {
+        let mut clauses = Vec::new();
+        for clause in &rule.clauses {
+            let mut matches = clause.matches.clone();
+            if allow {
+                matches.retain(|one| one.extensions.is_empty());
+                if matches.is_empty() && !clause.matches.is_empty() {
+                    return None;
+                }
+            }
+            matches.iter_mut().for_each(|one| one.extensions.clear());
+            // A match of which nothing is left is true of everything, and so is the whole clause.
+            if !matches.contains(&message::Match::default()) && !matches.is_empty() {
+                clauses.push(message::Clause { matches });
+            }
+        }
+        Some(message::Rule {
+            clauses: or_everything(clauses),
+        })
+    });
+    message::Authorization {
+        rules: rules.collect(),
+        ..http.clone()
+    }
+}
+
+/// A rule that says nothing matches everything; said in the one way that everybody reads alike.
+fn or_everything(mut clauses: Vec<message::Clause>) -> Vec<message::Clause> {
+    if clauses.is_empty() {
+        clauses.push(message::Clause::default());
+    }
+    clauses
 }
 
 fn clauses(rule: &crd::Rule) -> Result<Vec<message::Clause>, Refused> {
@@ -91,19 +133,15 @@ fn clauses(rule: &crd::Rule) -> Result<Vec<message::Clause>, Refused> {
         let matches = rule.from.iter().map(source).collect::<Result<_, _>>()?;
         clauses.push(message::Clause { matches });
     }
-    let operations = rule.to.iter().map(operation).collect::<Result<Vec<_>, _>>()?;
-    // An operation of which nothing is left matches everything, and so does the whole clause.
-    if operations.iter().all(|one| *one != message::Match::default()) && !operations.is_empty() {
-        clauses.push(message::Clause { matches: operations });
+    if !rule.to.is_empty() {
+        let matches = rule.to.iter().map(operation).collect::<Result<_, _>>()?;
+        clauses.push(message::Clause { matches });
     }
     for condition in &rule.when {
-        clauses.extend(when(condition)?.map(|one| message::Clause { matches: vec![one] }));
+        let matches = vec![when(condition)?];
+        clauses.push(message::Clause { matches });
     }
-    if clauses.is_empty() {
-        // A rule that says nothing matches everything; said in the one way that everybody reads alike.
-        clauses.push(message::Clause::default());
-    }
-    Ok(clauses)
+    Ok(or_everything(clauses))
 }
 
 fn source(from: &crd::Source) -> Result<message::Match, Refused> {
@@ -118,7 +156,6 @@ fn source(from: &crd::Source) -> Result<message::Match, Refused> {
     })
 }
 
-/// What of an operation is seen without reading HTTP.
 fn operation(to: &crd::Operation) -> Result<message::Match, Refused> {
     let ports = |values: &[_]| -> Result<Vec<u32>, Refused> {
         values
@@ -126,19 +163,38 @@ fn operation(to: &crd::Operation) -> Result<message::Match, Refused> {
             .map(|value| crd::port_number(value).map(u32::from))
             .collect()
     };
+    let request = HttpRequestMatch {
+        methods: texts(&to.methods)?,
+        not_methods: texts(&to.not_methods)?,
+        paths: texts(&to.paths)?,
+        not_paths: texts(&to.not_paths)?,
+        hosts: texts(&to.hosts)?,
+        not_hosts: texts(&to.not_hosts)?,
+        headers: Vec::new(),
+    };
     Ok(message::Match {
         destination_ports: ports(&to.ports)?,
         not_destination_ports: ports(&to.not_ports)?,
+        extensions: reads_http(to).then(|| of_request(&request)).into_iter().collect(),
         ..message::Match::default()
     })
 }
 
-/// A condition, or none where it is about HTTP.
-fn when(when: &crd::When) -> Result<Option<message::Match>, Refused> {
+fn of_request(request: &HttpRequestMatch) -> message::Extension {
+    message::Extension {
+        name: extension::HTTP.into(),
+        config: Some(prost_types::Any {
+            type_url: type_url::HTTP_REQUEST_MATCH.into(),
+            value: request.encode_to_vec(),
+        }),
+    }
+}
+
+fn when(when: &crd::When) -> Result<message::Match, Refused> {
     let (values, not) = (&when.values, &when.not_values);
     let mut one = message::Match::default();
     match crd::when_subject(&when.key)? {
-        crd::Subject::Http => return Ok(None),
+        crd::Subject::Http => one.extensions.push(of_request(&request(when)?)),
         crd::Subject::Principal => (one.principals, one.not_principals) = (texts(values)?, texts(not)?),
         crd::Subject::Namespace => (one.namespaces, one.not_namespaces) = (texts(values)?, texts(not)?),
         crd::Subject::SourceAddress => (one.source_ips, one.not_source_ips) = (ranges(values)?, ranges(not)?),
@@ -149,7 +205,24 @@ fn when(when: &crd::When) -> Result<Option<message::Match>, Refused> {
             (one.destination_ports, one.not_destination_ports) = (numbers(values)?, numbers(not)?);
         }
     }
-    Ok(Some(one))
+    Ok(one)
+}
+
+/// A condition on a request.
+fn request(when: &crd::When) -> Result<HttpRequestMatch, Refused> {
+    let (values, not_values) = (texts(&when.values)?, texts(&when.not_values)?);
+    let mut one = HttpRequestMatch::default();
+    match crd::request_subject(&when.key).ok_or_else(|| format!("unknown key {:?}", when.key))? {
+        crd::RequestSubject::Method => (one.methods, one.not_methods) = (values, not_values),
+        crd::RequestSubject::Path => (one.paths, one.not_paths) = (values, not_values),
+        crd::RequestSubject::Host => (one.hosts, one.not_hosts) = (values, not_values),
+        crd::RequestSubject::Header(name) => one.headers.push(HttpHeaderMatch {
+            name: name.to_ascii_lowercase(),
+            values,
+            not_values,
+        }),
+    }
+    Ok(one)
 }
 
 /// The clause that restricts a rule to a Service's target ports. With none known yet it matches no port.

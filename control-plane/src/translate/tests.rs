@@ -1,5 +1,6 @@
 //! Translation keeps the meaning where planes can see everything, and never opens anything where they cannot.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use proptest::prelude::*;
@@ -7,7 +8,7 @@ use trefoil_api::Identity;
 use trefoil_api::crd::{
     Action, AuthorizationPolicySpec, MtlsMode, Operation, PeerAuthenticationSpec, Rule, Source, When,
 };
-use trefoil_api::policy::{Connection, compile, evaluate};
+use trefoil_api::policy::{Connection, Headers, Request, compile, evaluate};
 use trefoil_api::proto::istio::security::{Authorization, Scope};
 
 use super::{Effective, authorization, peer_authentication};
@@ -19,23 +20,50 @@ struct Seen {
     port: u16,
     method: &'static str,
     host: &'static str,
+    path: &'static str,
+    tier: &'static str,
 }
 
+/// The one header field of requests.
+#[derive(Debug)]
+struct Tier(&'static str);
+
+impl Headers for Tier {
+    fn value(&self, name: &str) -> Option<Cow<'_, str>> {
+        (name == "x-tier" && !self.0.is_empty()).then_some(Cow::Borrowed(self.0))
+    }
+}
+
+/// Where nothing reads HTTP.
 fn verdict(policies: &[Authorization], seen: &Seen) -> bool {
+    evaluated(policies, seen, false)
+}
+
+fn evaluated(policies: &[Authorization], seen: &Seen, reads: bool) -> bool {
     let compiled: Vec<_> = policies.iter().map(|one| compile(one).expect("valid")).collect();
+    let headers = Tier(seen.tier);
+    let request = Request {
+        method: seen.method,
+        path: seen.path,
+        host: seen.host,
+        headers: &headers,
+    };
     let connection = Connection {
         peer: seen.peer.as_ref(),
         source: seen.source,
         destination: "10.0.0.9".parse().expect("address"),
         port: seen.port,
+        request: reads.then_some(request),
     };
     evaluate(&compiled, &connection).allows()
 }
 
+fn both(spec: &AuthorizationPolicySpec) -> super::Translated {
+    authorization("shop", "policy", spec, Scope::Namespace, &None).expect("valid")
+}
+
 fn translated(spec: &AuthorizationPolicySpec) -> Authorization {
-    authorization("shop", "policy", spec, Scope::Namespace, &None)
-        .expect("valid")
-        .policy
+    both(spec).policy
 }
 
 // The slow evaluator: what the words of the kind say, HTTP included.
@@ -86,12 +114,15 @@ fn rule_matches(rule: &Rule, seen: &Seen) -> bool {
         listed(&texts(&one.ports), &texts(&one.not_ports), port)
             && listed(&one.methods, &one.not_methods, |v| text_matches(v, seen.method))
             && listed(&one.hosts, &one.not_hosts, |v| text_matches(v, seen.host))
+            && listed(&one.paths, &one.not_paths, |v| text_matches(v, seen.path))
     };
     let when = |one: &When| {
         listed(&one.values, &one.not_values, |v| match one.key.as_str() {
             "source.principal" => text_matches(v, &principal),
             "destination.port" => port(v),
             "request.method" => text_matches(v, seen.method),
+            // A field that is not there has no value.
+            "request.headers[X-Tier]" => !seen.tier.is_empty() && text_matches(v, seen.tier),
             other => panic!("{other}"),
         })
     };
@@ -158,25 +189,31 @@ fn operation(http: bool) -> impl Strategy<Value = Operation> {
         texts(METHODS),
         texts(METHODS),
         texts(&["a.example", "*.example"]),
+        texts(&["/api/*", "/health"]),
+        texts(&["/api/admin*"]),
     );
     fields
-        .prop_map(move |(ports, not_ports, methods, not_methods, hosts)| {
-            let layer4 = Operation {
-                ports,
-                not_ports,
-                ..Operation::default()
-            };
-            if http {
-                Operation {
-                    methods,
-                    not_methods,
-                    hosts,
-                    ..layer4
+        .prop_map(
+            move |(ports, not_ports, methods, not_methods, hosts, paths, not_paths)| {
+                let layer4 = Operation {
+                    ports,
+                    not_ports,
+                    ..Operation::default()
+                };
+                if http {
+                    Operation {
+                        methods,
+                        not_methods,
+                        hosts,
+                        paths,
+                        not_paths,
+                        ..layer4
+                    }
+                } else {
+                    layer4
                 }
-            } else {
-                layer4
-            }
-        })
+            },
+        )
         .prop_filter("says nothing", |one| *one != Operation::default())
 }
 
@@ -186,6 +223,7 @@ fn condition(http: bool) -> impl Strategy<Value = When> {
             ("source.principal", PRINCIPALS),
             ("destination.port", &["80", "81"]),
             ("request.method", METHODS),
+            ("request.headers[X-Tier]", &["gold", "*"]),
         ]
     } else {
         &[
@@ -228,13 +266,19 @@ fn seen() -> impl Strategy<Value = Seen> {
         .prop_map(|address| address.parse().expect("address"));
     let method = prop::sample::select(&["GET", "POST"][..]);
     let host = prop::sample::select(&["a.example", "b.example"][..]);
-    (peer, source, 80u16..83, method, host).prop_map(|(peer, source, port, method, host)| Seen {
-        peer,
-        source,
-        port,
-        method,
-        host,
-    })
+    let path = prop::sample::select(&["/api/items", "/api/admin", "/health"][..]);
+    let tier = prop::sample::select(&["", "gold", "silver"][..]);
+    (peer, source, 80u16..83, (method, host, path, tier)).prop_map(
+        |(peer, source, port, (method, host, path, tier))| Seen {
+            peer,
+            source,
+            port,
+            method,
+            host,
+            path,
+            tier,
+        },
+    )
 }
 
 proptest! {
@@ -255,10 +299,29 @@ proptest! {
     }
 
     #[test]
+    fn where_http_is_read_everything_keeps_its_meaning(specs in prop::collection::vec(spec(true), 0..3), seen in seen()) {
+        let policies: Vec<_> = specs.iter().map(|spec| both(spec).http).collect();
+        prop_assert_eq!(evaluated(&policies, &seen, true), reference(&specs, &seen));
+    }
+
+    #[test]
+    fn the_form_without_http_is_the_other_where_none_is_read(specs in prop::collection::vec(spec(true), 0..3), seen in seen()) {
+        let forms: Vec<_> = specs.iter().map(both).collect();
+        let http: Vec<_> = forms.iter().map(|one| one.http.clone()).collect();
+        let plain: Vec<_> = forms.into_iter().map(|one| one.policy).collect();
+        prop_assert_eq!(verdict(&http, &seen), verdict(&plain, &seen));
+        let no_extension = |one: &Authorization| {
+            let matches = one.rules.iter().flat_map(|rule| &rule.clauses).flat_map(|clause| &clause.matches);
+            matches.into_iter().all(|one| one.extensions.is_empty())
+        };
+        prop_assert!(plain.iter().all(no_extension), "a foreign plane would refuse it");
+    }
+
+    #[test]
     fn valid_objects_translate(spec in spec(true)) {
         let object = serde_json::json!({"spec": spec});
         prop_assert!(trefoil_api::crd::authorization_policy(&object).is_ok());
-        prop_assert!(compile(&translated(&spec)).is_ok());
+        prop_assert!(compile(&translated(&spec)).is_ok() && compile(&both(&spec).http).is_ok());
     }
 }
 
@@ -297,6 +360,8 @@ fn a_policy_for_services_is_about_their_ports_only() {
         port,
         method: "GET",
         host: "a",
+        path: "/",
+        tier: "",
     };
     for (ports, refused) in [(vec![8080], vec![8080]), (vec![], vec![])] {
         let ports = Some(ports.into_iter().collect());
@@ -358,6 +423,8 @@ fn the_most_specific_peer_authentication_wins_port_by_port() {
             port,
             method: "GET",
             host: "a",
+            path: "/",
+            tier: "",
         };
         let policies: Vec<_> = peer_authentication("shop", "a", &effective).into_iter().collect();
         for port in [80, 81, 82] {

@@ -2,14 +2,15 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{Patch, PatchParams};
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::json;
 use trefoil_api::crd::{AuthorizationPolicy, PeerAuthentication};
+use trefoil_api::routes::GATEWAY_GROUP;
 
 use super::lease::Election;
 use super::{SOON, Upkeep};
-use crate::index::{PolicyKind, PolicyReport};
+use crate::index::{ObjectStatus, PolicyKind, PolicyReport, StatusKind};
 
 impl Upkeep {
     /// Writes the statuses that are not written yet, whenever this replica is the one that writes.
@@ -17,17 +18,25 @@ impl Upkeep {
         let mut election = Election::new(self.client.clone());
         loop {
             let overview = self.overview.borrow_and_update().clone();
-            let due: Vec<&PolicyReport> = overview
+            let reports: Vec<&PolicyReport> = overview
                 .reports
                 .iter()
                 .filter(|report| !report.is_written())
                 .collect();
+            let statuses: Vec<&ObjectStatus> = overview
+                .statuses
+                .iter()
+                .filter(|status| !status.is_written())
+                .collect();
             let mut again = false;
-            if !due.is_empty() {
+            if !reports.is_empty() || !statuses.is_empty() {
                 match election.holds().await {
                     Ok(true) => {
-                        for report in due {
+                        for report in reports {
                             again |= !write(&self.client, report).await;
+                        }
+                        for status in statuses {
+                            again |= !write_status(&self.client, status).await;
                         }
                     }
                     // The holder writes; should it end, this one does.
@@ -70,6 +79,45 @@ async fn write(client: &Client, report: &PolicyReport) -> bool {
             false
         }
     }
+}
+
+/// Writes the status of an object of the Gateway API; whether that went well, or need not be tried again.
+/// Others write to the same status: what they say is read first, and nothing is written over what changed since.
+async fn write_status(client: &Client, status: &ObjectStatus) -> bool {
+    match try_write_status(client, status).await {
+        Ok(()) => true,
+        Err(kube::Error::Api(error)) if error.code == 404 => true,
+        Err(error) => {
+            let conflict = matches!(&error, kube::Error::Api(error) if error.code == 409);
+            if !conflict {
+                tracing::warn!(kind = status.kind.name(), object = %status.key, %error, "its status cannot be written");
+            }
+            false
+        }
+    }
+}
+
+async fn try_write_status(client: &Client, status: &ObjectStatus) -> Result<(), kube::Error> {
+    let kind = GroupVersionKind::gvk(GATEWAY_GROUP, "v1", status.kind.name());
+    let resource = ApiResource::from_gvk(&kind);
+    let objects: Api<DynamicObject> = match status.kind {
+        StatusKind::GatewayClass => Api::all_with(client.clone(), &resource),
+        _ => Api::namespaced_with(client.clone(), &status.key.namespace, &resource),
+    };
+    let mut object = objects.get(&status.key.name).await?;
+    let merged = status.merged(
+        &object.data["status"],
+        &Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+    );
+    if merged == object.data["status"] {
+        return Ok(());
+    }
+    object.data["status"] = merged;
+    let parameters = PostParams::default();
+    objects
+        .replace_status(&status.key.name, &parameters, &object)
+        .await?;
+    Ok(())
 }
 
 /// The conditions; one that still says the same keeps its time.

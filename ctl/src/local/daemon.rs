@@ -21,6 +21,7 @@ mod bring_up;
 mod serve;
 
 pub(crate) use bring_up::run;
+pub(crate) use serve::finish;
 
 /// What the user chose.
 #[derive(Clone, Debug)]

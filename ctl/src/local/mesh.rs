@@ -72,10 +72,10 @@ impl Mesh {
         self.directory().join("root").join("root-cert.pem")
     }
 
-    /// Where sidecars see their program: as a user of their own, they may not look into every folder that it
-    /// may be built in, such as a home.
-    pub(crate) fn sidecar_program(&self) -> PathBuf {
-        self.directory().join("bin").join("trefoil-sidecar")
+    /// Where pods' own proxies see their program: as a user of their own, they may not look into every folder that
+    /// it may be built in, such as a home.
+    pub(crate) fn program(&self, binary: &str) -> PathBuf {
+        self.directory().join("bin").join(binary)
     }
 
     /// The control plane's admin socket.

@@ -1,5 +1,5 @@
-//! The sidecar process of a pod: started before its program, as a native sidecar is, under its own user and
-//! without any capability.
+//! The proxy that a pod has to itself, under its own user and without any capability: a sidecar, started before
+//! the pod's program as a native sidecar is, or a waypoint, which is the pod's program.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
@@ -18,12 +18,46 @@ use crate::ask;
 /// How long a sidecar may take to become ready.
 const READY: Duration = Duration::from_secs(20);
 
+/// A proxy that a pod has to itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Proxy {
+    /// Beside the pod's program.
+    Sidecar,
+    /// The pod's program.
+    Waypoint,
+}
+
+impl Proxy {
+    /// Its program.
+    pub(crate) fn binary(self) -> &'static str {
+        match self {
+            Self::Sidecar => "trefoil-sidecar",
+            Self::Waypoint => "trefoil-waypoint",
+        }
+    }
+
+    fn log(self) -> &'static str {
+        match self {
+            Self::Sidecar => "sidecar.log",
+            Self::Waypoint => "log",
+        }
+    }
+}
+
 /// Starts a pod's sidecar, and waits until it is ready.
 pub(crate) async fn start(daemon: &Daemon, pod: &MadePod) -> anyhow::Result<()> {
-    let directory = daemon
-        .mesh
-        .pod_directory(&pod.namespace, &pod.name)
-        .join("sidecar");
+    start_process(daemon, pod, Proxy::Sidecar).await?;
+    let directory = daemon.mesh.pod_directory(&pod.namespace, &pod.name);
+    ready(pod).await.with_context(|| {
+        let log = directory.join(Proxy::Sidecar.log());
+        format!("the sidecar is not ready: see {}", log.display())
+    })
+}
+
+/// Starts a pod's own proxy, and keeps it running.
+pub(crate) async fn start_process(daemon: &Daemon, pod: &MadePod, proxy: Proxy) -> anyhow::Result<()> {
+    let pod_directory = daemon.mesh.pod_directory(&pod.namespace, &pod.name);
+    let directory = pod_directory.join("sidecar");
     let file = TokenFile {
         owner: pod.token_owner(),
         path: directory.join("token"),
@@ -32,38 +66,32 @@ pub(crate) async fn start(daemon: &Daemon, pod: &MadePod) -> anyhow::Result<()> 
     };
     daemon.keep_token(file).await?;
     let program = Program {
-        name: format!("sidecar of {}/{}", pod.namespace, pod.name),
+        name: format!("{} of {}/{}", proxy.binary(), pod.namespace, pod.name),
         enter: Enter {
             netns: pod.netns.clone(),
             binds: vec![(
-                super::binary("trefoil-sidecar")?.into(),
-                daemon.mesh.sidecar_program(),
+                super::binary(proxy.binary())?.into(),
+                daemon.mesh.program(proxy.binary()),
             )],
             privilege: Privilege::Nothing,
             user: Some((uid::SIDECAR, uid::SIDECAR)),
             dies_with_parent: true,
             ..Enter::default()
         },
-        command: command(daemon, pod, &directory)?,
-        log: daemon
-            .mesh
-            .pod_directory(&pod.namespace, &pod.name)
-            .join("sidecar.log"),
+        command: command(daemon, pod, proxy, &directory),
+        log: pod_directory.join(proxy.log()),
     };
-    let log = program.log.clone();
     let process = Supervised::start(program)?;
     daemon.hold_sidecar(pod, process);
-    ready(pod)
-        .await
-        .with_context(|| format!("the sidecar is not ready: see {}", log.display()))
+    Ok(())
 }
 
-/// The folder is the sidecar's own: what it remembers is there beside its token, as long as the pod.
-fn command(daemon: &Daemon, pod: &MadePod, directory: &Path) -> anyhow::Result<Vec<String>> {
+/// The folder is the proxy's own: what it remembers is there beside its token, as long as the pod.
+fn command(daemon: &Daemon, pod: &MadePod, proxy: Proxy, directory: &Path) -> Vec<String> {
     let mesh = &daemon.mesh;
     let path = |path: &PathBuf| path.display().to_string();
-    let mut command = vec![path(&mesh.sidecar_program()), "run".into()];
-    for (flag, value) in [
+    let mut command = vec![path(&mesh.program(proxy.binary())), "run".into()];
+    let mut flags = vec![
         ("--pod", pod.name.clone()),
         ("--namespace", pod.namespace.clone()),
         ("--service-account", pod.account.clone()),
@@ -78,10 +106,15 @@ fn command(daemon: &Daemon, pod: &MadePod, directory: &Path) -> anyhow::Result<V
             path(&mesh.sidecar_admin(&pod.namespace, &pod.name)),
         ),
         ("--drain-deadline", "3".into()),
-    ] {
+    ];
+    if proxy == Proxy::Waypoint {
+        // A waypoint runs under the account of its Gateway, which has the same name.
+        flags.push(("--gateway", pod.account.clone()));
+    }
+    for (flag, value) in flags {
         command.extend([flag.to_owned(), value]);
     }
-    Ok(command)
+    command
 }
 
 async fn ready(pod: &MadePod) -> anyhow::Result<()> {
@@ -100,7 +133,8 @@ async fn ready(pod: &MadePod) -> anyhow::Result<()> {
     in_time.map_err(|_| anyhow::anyhow!("{last}"))
 }
 
-async fn probe(pod: &MadePod) -> anyhow::Result<(u16, String)> {
+/// What a pod's proxy says of its readiness.
+pub(crate) async fn probe(pod: &MadePod) -> anyhow::Result<(u16, String)> {
     let stream = network::connect_in(&pod.netns, IpAddr::V4(Ipv4Addr::LOCALHOST), port::READINESS).await?;
     ask::get(stream, "/healthz/ready").await
 }

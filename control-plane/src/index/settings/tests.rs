@@ -12,7 +12,7 @@ fn served(index: &Index) -> MeshSettings {
 /// Applies a text of the configuration; whether the settings changed by it.
 fn configure(index: &mut Index, text: Option<&str>) -> bool {
     index.apply(Change::MeshConfig(text.map(str::to_owned)));
-    !index.flush().mesh_settings.is_empty()
+    !index.flush().of(ResourceKind::MeshSettings).is_empty()
 }
 
 fn defaults() -> MeshSettings {
@@ -27,7 +27,10 @@ fn defaults() -> MeshSettings {
 fn settings_follow_the_configuration() {
     let mut index = Index::new("cluster.local");
     assert!(
-        index.flush().mesh_settings.contains(MESH_SETTINGS),
+        index
+            .flush()
+            .of(ResourceKind::MeshSettings)
+            .contains(MESH_SETTINGS),
         "there without any"
     );
     assert_eq!(served(&index), defaults());

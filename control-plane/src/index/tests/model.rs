@@ -8,11 +8,17 @@ use serde_json::json;
 use trefoil_api::crd;
 use trefoil_api::mesh_config::MeshConfig;
 use trefoil_api::proto::trefoil::v1::{Plane, PodPlacement};
+use trefoil_api::routes;
 
 use crate::index::facts::{
     Endpoint, Labels, Namespace, NetworkPolicy, Node, Pod, PolicyObject, Service, ServicePort, Slice,
 };
-use crate::index::{Change, NodePlacements, ObjectKey};
+use crate::index::{Change, NodePlacements, ObjectKey, RouteKind};
+
+mod gateway;
+
+/// The namespaces and accounts in which waypoints may be.
+pub(super) use gateway::WAYPOINTS;
 
 /// The objects that exist in the end. Of policies and the configuration also the last good version.
 #[derive(Default)]
@@ -49,6 +55,17 @@ impl EndState {
                 object
                     .as_ref()
                     .map(|one| crd::peer_authentication(&one.object).is_ok()),
+            ),
+            Change::Gateway(key, facts) => (format!("gateway {key}"), facts.is_some(), None),
+            Change::GatewayClass(name, facts) => (format!("class {name}"), facts.is_some(), None),
+            Change::ReferenceGrant(key, facts) => (format!("grant {key}"), facts.is_some(), None),
+            Change::Route(kind, key, object) => (
+                format!("{} {key}", kind.name()),
+                object.is_some(),
+                object.as_ref().map(|one| match kind {
+                    RouteKind::Http => routes::http_route(&one.object).is_ok(),
+                    RouteKind::Grpc => routes::grpc_route(&one.object).is_ok(),
+                }),
             ),
             Change::MeshConfig(text) => (
                 "config".into(),
@@ -105,7 +122,12 @@ fn key() -> impl Strategy<Value = ObjectKey> {
 }
 
 fn labels() -> impl Strategy<Value = Labels> {
-    prop::sample::select(&["web", "api"][..]).prop_map(|app| [("app".to_owned(), app.to_owned())].into())
+    let app = prop::sample::select(&["web", "api"][..]);
+    (app, prop::option::weighted(0.3, gateway::choice())).prop_map(|(app, chosen)| {
+        let mut labels = chosen.unwrap_or_default();
+        labels.insert("app".into(), app.into());
+        labels
+    })
 }
 
 fn address() -> impl Strategy<Value = std::net::IpAddr> {
@@ -125,20 +147,21 @@ fn pod() -> impl Strategy<Value = Pod> {
         prop::sample::select(&[None, Some(Plane::Node)][..]),
     );
     let uid = prop::sample::select(&["u1", "u2", "u3"][..]);
+    let account = prop::sample::select(&["web", "web", "w"][..]);
     (
-        uid,
+        (uid, account),
         labels(),
         prop::collection::btree_set(address(), 0..3),
         node(),
         flags,
     )
         .prop_map(
-            |(uid, labels, addresses, node, (host_network, terminal, ready, redirection))| Pod {
+            |((uid, account), labels, addresses, node, (host_network, terminal, ready, redirection))| Pod {
                 uid: uid.into(),
                 labels,
                 addresses: addresses.into_iter().collect(),
                 node,
-                service_account: "web".into(),
+                service_account: account.into(),
                 host_network,
                 terminal,
                 ready,
@@ -149,7 +172,9 @@ fn pod() -> impl Strategy<Value = Pod> {
 }
 
 fn service() -> impl Strategy<Value = Service> {
-    (any::<bool>(), any::<bool>()).prop_map(|(headless, node_local)| Service {
+    let chosen = prop::option::weighted(0.5, gateway::choice());
+    (any::<bool>(), any::<bool>(), chosen).prop_map(|(headless, node_local, chosen)| Service {
+        labels: chosen.unwrap_or_default(),
         addresses: if headless {
             Vec::new()
         } else {
@@ -201,6 +226,8 @@ fn authorization() -> impl Strategy<Value = PolicyObject> {
         json!({"rules": [{"to": [{"ports": [0]}]}]}),
         json!({"selector": selector, "rules": [{"to": [{"ports": [0]}]}]}),
         json!({"targetRefs": [{"kind": "Service", "name": "api"}], "action": "Maybe"}),
+        json!({"targetRefs": [{"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "w"}], "rules": [{"to": [{"methods": ["GET"]}]}]}),
+        json!({"rules": [{"to": [{"paths": ["/api/*"]}]}]}),
         json!({"action": "Audit", "misspelt": 1}),
     ])
     .prop_map(object)
@@ -260,8 +287,11 @@ fn config() -> impl Strategy<Value = String> {
 
 pub(super) fn change() -> impl Strategy<Value = Change> {
     let namespaces = prop::sample::select(&["shop", "other"][..]).prop_map(String::from);
-    let isolation = prop::sample::select(&["shared", "namespace"][..]).prop_map(|value| Namespace {
-        labels: [("trefoil.dev/isolation".to_owned(), value.to_owned())].into(),
+    let isolation = prop::sample::select(&["shared", "namespace"][..]);
+    let isolation = (isolation, prop::option::of(gateway::choice())).prop_map(|(value, chosen)| {
+        let mut labels = chosen.unwrap_or_default();
+        labels.insert("trefoil.dev/isolation".into(), value.into());
+        Namespace { labels }
     });
     let zone = prop::sample::select(&["a", "b"][..]).prop_map(|zone| Node {
         zone: zone.into(),
@@ -282,6 +312,7 @@ pub(super) fn change() -> impl Strategy<Value = Change> {
         1 => (key(), prop::option::of(network)).prop_map(|(key, facts)| Change::NetworkPolicy(key, facts)),
         3 => (key(), prop::option::weighted(0.8, authorization())).prop_map(|(key, one)| Change::Authorization(key, one)),
         3 => (key(), prop::option::weighted(0.8, peer_authentication())).prop_map(|(key, one)| Change::PeerAuthentication(key, one)),
+        8 => gateway::change(),
         1 => prop::option::weighted(0.8, config()).prop_map(Change::MeshConfig),
         2 => placements().prop_map(Change::Placements),
         1 => node().prop_map(Change::PlacementsForgotten),

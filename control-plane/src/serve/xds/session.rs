@@ -32,9 +32,8 @@ pub enum Event {
 /// One client. See the module.
 #[derive(Debug)]
 pub struct Session {
-    authorization: KindState,
-    mesh_settings: KindState,
-    address: KindState,
+    /// In the order of [`ResourceKind::ALL`].
+    kinds: [KindState; ResourceKind::ALL.len()],
     nonce: u64,
     /// Workloads, and removals of policies, wait for the client to ask for the other type too.
     patient: bool,
@@ -66,9 +65,7 @@ pub struct TypeSummary {
 impl Default for Session {
     fn default() -> Self {
         Self {
-            authorization: KindState::new(ResourceKind::Authorization),
-            mesh_settings: KindState::new(ResourceKind::MeshSettings),
-            address: KindState::new(ResourceKind::Address),
+            kinds: ResourceKind::ALL.map(KindState::new),
             nonce: 0,
             patient: true,
         }
@@ -77,11 +74,11 @@ impl Default for Session {
 
 impl Session {
     fn kind(&mut self, kind: ResourceKind) -> &mut KindState {
-        match kind {
-            ResourceKind::Authorization => &mut self.authorization,
-            ResourceKind::MeshSettings => &mut self.mesh_settings,
-            ResourceKind::Address => &mut self.address,
-        }
+        &mut self.kinds[kind as usize]
+    }
+
+    fn of(&self, kind: ResourceKind) -> &KindState {
+        &self.kinds[kind as usize]
     }
 
     /// Takes a request in.
@@ -105,34 +102,40 @@ impl Session {
         self.patient = false;
     }
 
-    /// The next response, if one is due. Settings wait for nothing. Policies come before the workloads that name them, and go after
-    /// the workloads that named them.
+    /// The next response, if one is due. Settings and routes wait for nothing. Policies come before the workloads
+    /// that name them, and go after the workloads that named them.
     pub fn next(&mut self, snapshot: &Snapshot) -> Option<Response> {
-        if let Some(response) = self.send(ResourceKind::Authorization, snapshot) {
+        let (address, before) = ResourceKind::ALL.split_last()?;
+        if let Some(response) = before.iter().find_map(|kind| self.send(*kind, snapshot)) {
             return Some(response);
         }
-        if let Some(response) = self.send(ResourceKind::MeshSettings, snapshot) {
-            return Some(response);
-        }
-        let waits_for_policies = if self.authorization.is_subscribed() {
-            self.authorization
-                .has_more_to_send(snapshot.of(ResourceKind::Authorization))
-        } else {
-            self.patient
-        };
-        if waits_for_policies {
+        if self.waits_for_policies(snapshot) {
             return None;
         }
         // Where nothing was left to say about workloads, policies that were kept for their sake may go now.
-        self.send(ResourceKind::Address, snapshot)
-            .or_else(|| self.send(ResourceKind::Authorization, snapshot))
+        let policies = ResourceKind::POLICIES.into_iter();
+        std::iter::once(*address)
+            .chain(policies)
+            .find_map(|kind| self.send(kind, snapshot))
+    }
+
+    /// Whether workloads may name policies that the client was not sent, in the form that it asks for.
+    fn waits_for_policies(&self, snapshot: &Snapshot) -> bool {
+        let mut asked = ResourceKind::POLICIES
+            .into_iter()
+            .filter(|kind| self.of(*kind).is_subscribed())
+            .peekable();
+        if asked.peek().is_none() {
+            return self.patient;
+        }
+        asked.any(|kind| self.of(kind).has_more_to_send(snapshot.of(kind)))
     }
 
     fn send(&mut self, kind: ResourceKind, snapshot: &Snapshot) -> Option<Response> {
+        let workloads = self.of(ResourceKind::Address);
         // A client that reconnects asks for policies first: the workloads that it holds may still name them.
-        let unheard_of_workloads = !self.address.is_subscribed() && self.patient;
-        let keep_removals =
-            kind == ResourceKind::Authorization && (unheard_of_workloads || self.address.has_pending());
+        let unheard_of = !workloads.is_subscribed() && self.patient;
+        let keep_removals = ResourceKind::POLICIES.contains(&kind) && (unheard_of || workloads.has_pending());
         let nonce = format!("{}", self.nonce + 1);
         let response = self.kind(kind).send(nonce, snapshot.of(kind), keep_removals)?;
         self.nonce += 1;
@@ -142,18 +145,14 @@ impl Session {
     /// Whether the client has not yet taken the latest of a resource that it is to have.
     #[must_use]
     pub fn owes(&self, kind: ResourceKind, name: &str) -> bool {
-        match kind {
-            ResourceKind::Authorization => self.authorization.owes(name),
-            ResourceKind::MeshSettings => self.mesh_settings.owes(name),
-            ResourceKind::Address => self.address.owes(name),
-        }
+        self.of(kind).owes(name)
     }
 
     /// What is shown of it.
     #[must_use]
     pub fn summaries(&self) -> Vec<TypeSummary> {
-        [&self.authorization, &self.mesh_settings, &self.address]
-            .into_iter()
+        self.kinds
+            .iter()
             .filter(|state| state.is_subscribed())
             .map(KindState::summary)
             .collect()

@@ -18,7 +18,8 @@ use super::{Daemon, Options, locked, serve};
 use crate::connect;
 use crate::local::mesh::{Mesh, Node};
 use crate::local::services::controller::Controller;
-use crate::local::{control_plane, down, forward, network, node, objects, pod};
+use crate::local::sidecar::Proxy;
+use crate::local::{control_plane, down, forward, network, node, objects, pod, waypoints};
 
 /// Brings a mesh up, serves until asked to end, and takes it down.
 pub(crate) async fn run(mesh: Mesh, options: Options) -> anyhow::Result<()> {
@@ -65,6 +66,7 @@ async fn live(mesh: Mesh, options: Options) -> anyhow::Result<()> {
     tokio::spawn(controller.run(daemon.changed.clone()));
     tokio::spawn(keep_fresh(daemon.clone()));
     tokio::spawn(serve::watch_pods(daemon.clone()));
+    tokio::spawn(waypoints::keep(daemon.clone()));
     let listener = UnixListener::bind(mesh.socket()).context("listening on the control socket")?;
     fs::set_permissions(mesh.socket(), fs::Permissions::from_mode(0o600))?;
     serve::run(daemon.clone(), listener).await;
@@ -82,7 +84,9 @@ fn make_directories(mesh: &Mesh, nodes: u8) -> anyhow::Result<()> {
         fs::create_dir_all(mesh.node_directory(node))?;
     }
     // What the program itself is mounted upon.
-    fs::write(mesh.sidecar_program(), [])?;
+    for proxy in [Proxy::Sidecar, Proxy::Waypoint] {
+        fs::write(mesh.program(proxy.binary()), [])?;
+    }
     // Sidecars and workers pass through; nobody else lists what is here.
     fs::set_permissions(&directory, fs::Permissions::from_mode(0o711))?;
     fs::set_permissions(directory.join("store"), fs::Permissions::from_mode(0o700))?;

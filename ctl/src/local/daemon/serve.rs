@@ -245,7 +245,7 @@ async fn wait_for_services(daemon: &Daemon, made: &MadePod, request: &PodRequest
 }
 
 /// Everything that follows a program's end.
-async fn finish(daemon: &Daemon, entry: &PodEntry, code: i32) {
+pub(crate) async fn finish(daemon: &Daemon, entry: &PodEntry, code: i32) {
     let phase = if code == 0 { "Succeeded" } else { "Failed" };
     entry.stop.cancel();
     // Peers hear of it before the addresses are given to others.

@@ -1,0 +1,249 @@
+//! What is to be said in the status of the Gateway API's objects. Times are for the writer to fill in; what
+//! others say in the same status is left as it is.
+
+use serde_json::{Value, json};
+use trefoil_api::names::{GATEWAY_CONTROLLER, WAYPOINT_CLASS, port};
+
+use super::facts::Gateway;
+use super::services::hostname;
+use super::waypoints::NotProgrammed;
+use super::{Index, ObjectKey};
+
+/// A kind of the Gateway API that has a status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum StatusKind {
+    /// GatewayClass.
+    GatewayClass,
+    /// Gateway.
+    Gateway,
+    /// HTTPRoute.
+    HttpRoute,
+    /// GRPCRoute.
+    GrpcRoute,
+}
+
+impl StatusKind {
+    /// As objects name it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::GatewayClass => "GatewayClass",
+            Self::Gateway => "Gateway",
+            Self::HttpRoute => "HTTPRoute",
+            Self::GrpcRoute => "GRPCRoute",
+        }
+    }
+}
+
+/// What is to be said in the status of an object.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ObjectStatus {
+    /// Its kind.
+    pub kind: StatusKind,
+    /// Which one; of a GatewayClass only the name.
+    pub key: ObjectKey,
+    /// The status without times.
+    pub wanted: Value,
+    /// What its status says now.
+    pub current: Value,
+}
+
+/// A condition, but for its time.
+pub(super) fn condition(
+    kind: &str,
+    holds: bool,
+    reason: &str,
+    message: impl Into<String>,
+    generation: i64,
+) -> Value {
+    let message: String = message.into();
+    json!({
+        "type": kind, "status": if holds { "True" } else { "False" }, "reason": reason, "message": message,
+        "observedGeneration": generation,
+    })
+}
+
+impl ObjectStatus {
+    /// Whether the status already says it.
+    #[must_use]
+    pub fn is_written(&self) -> bool {
+        self.merged(&self.current, "") == self.current
+    }
+
+    /// The status that is to be written over `live`. Conditions that still say the same keep their time.
+    #[must_use]
+    pub fn merged(&self, live: &Value, now: &str) -> Value {
+        let mut merged = live.as_object().cloned().unwrap_or_default();
+        for (name, wanted) in self.wanted.as_object().into_iter().flatten() {
+            let old = &live[name];
+            let new = match name.as_str() {
+                "parents" => parents(wanted, old, now),
+                _ => timed(wanted, old, now),
+            };
+            merged.insert(name.clone(), new);
+        }
+        merged.into()
+    }
+}
+
+/// Ours, beside those that others answer for.
+fn parents(wanted: &Value, old: &Value, now: &str) -> Value {
+    let items = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let (ours, mut others): (Vec<Value>, Vec<Value>) = items(old)
+        .into_iter()
+        .partition(|one| one["controllerName"] == GATEWAY_CONTROLLER);
+    let wanted = items(wanted).into_iter().map(|one| {
+        let known = ours.iter().find(|old| old["parentRef"] == one["parentRef"]);
+        timed(&one, known.unwrap_or(&Value::Null), now)
+    });
+    others.extend(wanted);
+    others.into()
+}
+
+/// A value with times in its conditions: those of the old value where it says the same.
+fn timed(wanted: &Value, old: &Value, now: &str) -> Value {
+    match wanted {
+        Value::Array(items) => {
+            let same = |one: &Value, old: &Value| {
+                let key = if one["type"].is_string() { "type" } else { "name" };
+                one[key].is_string() && one[key] == old[key]
+            };
+            let olds = old.as_array();
+            let of = |one: &Value| olds.into_iter().flatten().find(|old| same(one, old)).cloned();
+            let items = items
+                .iter()
+                .map(|one| timed(one, &of(one).unwrap_or_default(), now));
+            items.collect()
+        }
+        Value::Object(fields) => {
+            let mut new: serde_json::Map<_, _> = fields
+                .iter()
+                .map(|(name, value)| (name.clone(), timed(value, &old[name], now)))
+                .collect();
+            if fields.contains_key("type") && fields.contains_key("status") {
+                let kept = old["status"] == fields["status"] && old["lastTransitionTime"].is_string();
+                let time = if kept {
+                    old["lastTransitionTime"].clone()
+                } else {
+                    now.into()
+                };
+                new.insert("lastTransitionTime".into(), time);
+            }
+            new.into()
+        }
+        other => other.clone(),
+    }
+}
+
+impl Index {
+    /// What is said of a Gateway; of those of other classes nothing.
+    pub(super) fn report_gateway(&mut self, key: &ObjectKey) {
+        let status = self.gateways.get(key).zip(self.waypoints.get(key));
+        let status = status.map(|(gateway, waypoint)| ObjectStatus {
+            kind: StatusKind::Gateway,
+            key: key.clone(),
+            wanted: gateway_status(gateway, &waypoint.programmed),
+            current: gateway.status.clone(),
+        });
+        self.keep_status(StatusKind::Gateway, key, status);
+    }
+
+    /// What is said of a GatewayClass of ours.
+    pub(super) fn report_class(&mut self, name: &str) {
+        let key = ObjectKey::new("", name);
+        let class = self.gateway_classes.get(name);
+        let class = class.filter(|class| class.controller == GATEWAY_CONTROLLER);
+        let status = class.map(|class| {
+            let generation = class.generation;
+            let accepted = if name == WAYPOINT_CLASS {
+                condition(
+                    "Accepted",
+                    true,
+                    "Accepted",
+                    "Gateways of this class are waypoints",
+                    generation,
+                )
+            } else {
+                let message = format!("the class of this controller is {WAYPOINT_CLASS}");
+                condition("Accepted", false, "Unsupported", message, generation)
+            };
+            ObjectStatus {
+                kind: StatusKind::GatewayClass,
+                key: key.clone(),
+                wanted: json!({ "conditions": [accepted] }),
+                current: class.status.clone(),
+            }
+        });
+        self.keep_status(StatusKind::GatewayClass, &key, status);
+    }
+
+    pub(super) fn keep_status(&mut self, kind: StatusKind, key: &ObjectKey, status: Option<ObjectStatus>) {
+        match status {
+            Some(status) => self.statuses.insert((kind, key.clone()), status),
+            None => self.statuses.remove(&(kind, key.clone())),
+        };
+    }
+}
+
+fn gateway_status(gateway: &Gateway, programmed: &Result<ObjectKey, NotProgrammed>) -> Value {
+    let generation = gateway.generation;
+    let invalid =
+        |error: &NotProgrammed| matches!(error, NotProgrammed::Serves(_) | NotProgrammed::Listeners);
+    let accepted = match programmed {
+        Err(error) if invalid(error) => {
+            let reason = match error {
+                NotProgrammed::Listeners => "ListenersNotValid",
+                _ => "InvalidParameters",
+            };
+            condition("Accepted", false, reason, error.to_string(), generation)
+        }
+        _ => condition("Accepted", true, "Accepted", "understood whole", generation),
+    };
+    let in_force = match programmed {
+        Ok(_) => condition(
+            "Programmed",
+            true,
+            "Programmed",
+            "traffic goes through it",
+            generation,
+        ),
+        Err(error) => {
+            let reason = if invalid(error) { "Invalid" } else { "Pending" };
+            condition("Programmed", false, reason, error.to_string(), generation)
+        }
+    };
+    let addresses: Vec<Value> = programmed
+        .iter()
+        .map(|service| json!({ "type": "Hostname", "value": hostname(service) }))
+        .collect();
+    let listeners = gateway.listeners.iter().map(|listener| {
+        let known = listener.protocol == "HBONE" && listener.port == u64::from(port::HBONE);
+        let accepted = if known {
+            condition("Accepted", true, "Accepted", "planes dial it", generation)
+        } else {
+            let message = NotProgrammed::Listeners.to_string();
+            condition("Accepted", false, "UnsupportedProtocol", message, generation)
+        };
+        let programmed = condition(
+            "Programmed",
+            known && programmed.is_ok(),
+            if known && programmed.is_ok() {
+                "Programmed"
+            } else {
+                "Pending"
+            },
+            "",
+            generation,
+        );
+        let resolved = condition("ResolvedRefs", true, "ResolvedRefs", "", generation);
+        json!({
+            "name": listener.name, "supportedKinds": [], "attachedRoutes": 0,
+            "conditions": [accepted, programmed, resolved],
+        })
+    });
+    json!({
+        "addresses": addresses,
+        "conditions": [accepted, in_force],
+        "listeners": listeners.collect::<Vec<_>>(),
+    })
+}

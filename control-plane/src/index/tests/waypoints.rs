@@ -1,0 +1,317 @@
+//! Which waypoint serves what, whom it guards, and what is said where that cannot be.
+
+use prost::Message;
+use serde_json::json;
+use trefoil_api::proto::istio::workload::{Address, Service as ServiceMessage, TunnelProtocol, address};
+use trefoil_api::proto::trefoil::v1::Guard;
+
+use super::*;
+use crate::index::facts::{Allowed, Gateway, Labels, Listener, Namespace};
+use crate::index::{Statement, StatusKind};
+
+const SERVICE: &str = "shop/web.shop.svc.cluster.local";
+
+fn labels(pairs: &[(&str, &str)]) -> Labels {
+    let pairs = pairs.iter();
+    pairs
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+        .collect()
+}
+
+pub(super) fn gateway(serves: &str) -> Gateway {
+    Gateway {
+        class: "trefoil-waypoint".into(),
+        serves: Some(serves.into()),
+        listeners: vec![Listener {
+            name: "mesh".into(),
+            port: 15008,
+            protocol: "HBONE".into(),
+            allowed: Allowed::Same,
+        }],
+        generation: 3,
+        status: json!(null),
+    }
+}
+
+pub(super) fn service(name: &str, own: &[(&str, &str)]) -> Change {
+    let service = Service {
+        labels: labels(own),
+        ports: vec![ServicePort {
+            name: "http".into(),
+            port: 80,
+            target: Some(8080),
+            ..ServicePort::default()
+        }],
+        ..Service::default()
+    };
+    Change::Service(key(name), Some(service))
+}
+
+fn slice(service: &str, address: &str, ready: bool) -> Change {
+    let slice = Slice {
+        service: service.into(),
+        ports: vec![("http".into(), 8080)],
+        endpoints: vec![Endpoint {
+            addresses: vec![address.parse().expect("address")],
+            ready,
+            ..Endpoint::default()
+        }],
+    };
+    Change::Slice(key(&format!("{service}-1")), Some(slice))
+}
+
+/// A waypoint with its own service, and a pod of it.
+pub(super) fn waypoint(name: &str, serves: &str, address: &str, ready: bool) -> Vec<Change> {
+    let own = [("gateway.networking.k8s.io/gateway-name", name)];
+    let pod = Pod {
+        labels: labels(&own),
+        service_account: name.into(),
+        ..pod(address)
+    };
+    vec![
+        Change::Gateway(key(name), Some(gateway(serves))),
+        service(name, &own),
+        slice(name, address, ready),
+        Change::Pod(key(&format!("{name}-1")), Some(pod)),
+    ]
+}
+
+/// Service shop/web that uses waypoint w, and a pod behind it.
+fn shop(mut more: Vec<Change>) -> Index {
+    more.extend([
+        service("web", &[("trefoil.dev/use-waypoint", "w")]),
+        slice("web", "10.0.0.1", true),
+        Change::Pod(key("web"), Some(pod("10.0.0.1"))),
+        placed(Plane::Node, false),
+    ]);
+    index(more)
+}
+
+fn served(index: &Index, name: &str) -> ServiceMessage {
+    let snapshot = index.snapshot();
+    let encoded = snapshot.of(ResourceKind::Address).get(name).expect("served");
+    match encoded.decode::<Address>().expect("decodes").r#type {
+        Some(address::Type::Service(service)) => service,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn guard(index: &Index, name: &str) -> Option<Guard> {
+    let extensions = workload(index, name).extensions;
+    let guard = extensions
+        .into_iter()
+        .find(|one| one.name == "trefoil.dev/guard")?;
+    Some(Guard::decode(guard.config.expect("config").value.as_slice()).expect("decodes"))
+}
+
+#[test]
+fn a_service_is_reached_through_its_waypoint_and_its_workloads_believe_it() {
+    let index = shop(waypoint("w", "service", "10.0.0.9", true));
+    let dialled = served(&index, SERVICE).waypoint.expect("served by a waypoint");
+    assert_eq!(dialled.hbone_mtls_port, 15008);
+    let guard = guard(&index, WEB).expect("guarded");
+    assert_eq!(guard.identity, "spiffe://cluster.local/ns/shop/sa/w");
+    assert_eq!(
+        (guard.service.as_str(), guard.closed.as_str()),
+        ("shop/w.shop.svc.cluster.local", "")
+    );
+    // Dialled by its own address it is not behind the waypoint: its guard hands over.
+    assert_eq!(workload(&index, WEB).waypoint, None);
+    let own = workload(&index, "Kubernetes//Pod/shop/w-1");
+    assert_eq!(own.tunnel_protocol(), TunnelProtocol::Hbone);
+    assert!(own.extensions.iter().all(|one| one.name != "trefoil.dev/guard"));
+    assert_eq!(served(&index, "shop/w.shop.svc.cluster.local").waypoint, None);
+    assert!(index.snapshot().is_reserved("shop", "w"));
+    assert_eq!(index.findings().count(), 0);
+}
+
+#[test]
+fn what_a_waypoint_is_for_decides_what_goes_through_it() {
+    for (serves, of_service, of_workload) in [
+        ("service", true, false),
+        ("workload", false, true),
+        ("all", true, true),
+    ] {
+        let mut changes = waypoint("w", serves, "10.0.0.9", true);
+        changes.push(Change::Namespace(
+            "shop".into(),
+            Some(Namespace {
+                labels: labels(&[("trefoil.dev/use-waypoint", "w")]),
+            }),
+        ));
+        changes.extend([service("web", &[]), slice("web", "10.0.0.1", true)]);
+        changes.push(Change::Pod(key("web"), Some(pod("10.0.0.1"))));
+        let index = index(changes);
+        assert_eq!(served(&index, SERVICE).waypoint.is_some(), of_service, "{serves}");
+        assert_eq!(workload(&index, WEB).waypoint.is_some(), of_workload, "{serves}");
+        assert!(guard(&index, WEB).is_some(), "{serves}");
+    }
+}
+
+#[test]
+fn an_unknown_waypoint_is_found_and_what_asks_for_http_stays_closed() {
+    let reads = policy(json!({"rules": [{"to": [{"methods": ["GET"]}]}]}));
+    let mut index = shop(vec![Change::Authorization(key("p"), Some(reads))]);
+    assert_eq!(
+        (served(&index, SERVICE).waypoint, guard(&index, WEB)),
+        (None, None)
+    );
+    let findings: Vec<_> = index.findings().collect();
+    assert!(
+        findings
+            .iter()
+            .any(|one| one.starts_with("service shop/web: waypoint shop/w")),
+        "{findings:?}"
+    );
+    let enforced = |index: &Index| -> Statement {
+        let mut statements = index.reports().flat_map(|one| one.statements.clone());
+        statements.find(|one| one.kind == "Enforced").expect("said")
+    };
+    assert!(!enforced(&index).holds && enforced(&index).message.contains("shop/web"));
+    assert!(authorization(&index, "shop/p").expect("served").rules.is_empty());
+    for change in waypoint("w", "service", "10.0.0.9", true) {
+        index.apply(change);
+    }
+    index.flush();
+    assert!(enforced(&index).holds, "{:?}", enforced(&index));
+    assert_eq!(index.findings().count(), 0);
+    // Planes that do not read HTTP have the closed form still; the others have all of it.
+    assert!(authorization(&index, "shop/p").expect("served").rules.is_empty());
+    let snapshot = index.snapshot();
+    let http = snapshot
+        .of(ResourceKind::HttpAuthorization)
+        .get("shop/p")
+        .expect("served");
+    assert_eq!(http.decode::<Authorization>().expect("decodes").rules.len(), 1);
+}
+
+#[test]
+fn two_waypoints_over_one_pod_close_it_and_say_why() {
+    let mut changes = waypoint("w", "service", "10.0.0.9", true);
+    changes.extend(waypoint("x", "service", "10.0.0.8", true));
+    changes.extend([
+        service("api", &[("trefoil.dev/use-waypoint", "x")]),
+        slice("api", "10.0.0.1", true),
+    ]);
+    let index = shop(changes);
+    let closed = guard(&index, WEB).expect("guarded").closed;
+    assert!(
+        closed.contains("shop/w") && closed.contains("service shop/api"),
+        "{closed}"
+    );
+    assert!(index.findings().any(|one| one.contains(&closed)));
+}
+
+#[test]
+fn a_waypoint_is_awaited_until_it_was_ready_once_and_then_kept() {
+    let programmed = |index: &Index| {
+        let status = index
+            .statuses()
+            .find(|one| one.kind == StatusKind::Gateway)
+            .expect("said")
+            .clone();
+        let conditions = status.wanted["conditions"]
+            .as_array()
+            .expect("conditions")
+            .clone();
+        (conditions[1]["status"] == "True", status)
+    };
+    let mut index = shop(waypoint("w", "service", "10.0.0.9", false));
+    assert!(!programmed(&index).0);
+    assert_eq!(served(&index, SERVICE).waypoint, None);
+    index.apply(slice("w", "10.0.0.9", true));
+    index.flush();
+    let (ready, status) = programmed(&index);
+    assert!(ready && served(&index, SERVICE).waypoint.is_some());
+    assert!(!status.is_written());
+    // What was written is what it is remembered by.
+    let written = status.merged(&json!(null), "2026-01-01T00:00:00Z");
+    index.apply(Change::Gateway(
+        key("w"),
+        Some(Gateway {
+            status: written,
+            ..gateway("service")
+        }),
+    ));
+    index.apply(slice("w", "10.0.0.9", false));
+    index.flush();
+    assert!(programmed(&index).0 && programmed(&index).1.is_written());
+    assert!(
+        guard(&index, WEB).is_some(),
+        "what it guards is not open while its pods are away"
+    );
+}
+
+#[test]
+fn another_namespace_is_admitted_by_the_listener_alone() {
+    let elsewhere = ObjectKey::new("other", "web");
+    let used = Service {
+        labels: labels(&[
+            ("trefoil.dev/use-waypoint", "w"),
+            ("trefoil.dev/use-waypoint-namespace", "shop"),
+        ]),
+        ..Service::default()
+    };
+    let mut changes = waypoint("w", "service", "10.0.0.9", true);
+    changes.push(Change::Service(elsewhere, Some(used)));
+    let mut index = index(changes);
+    let name = "other/web.other.svc.cluster.local";
+    assert_eq!(served(&index, name).waypoint, None);
+    assert!(
+        index
+            .findings()
+            .any(|one| one.contains("does not admit namespace other"))
+    );
+    let mut open = gateway("service");
+    open.listeners[0].allowed = Allowed::All;
+    index.apply(Change::Gateway(key("w"), Some(open)));
+    index.flush();
+    assert!(served(&index, name).waypoint.is_some());
+    assert_eq!(index.findings().count(), 0);
+}
+
+#[test]
+fn a_policy_for_a_waypoint_is_named_by_all_that_uses_it() {
+    let target = json!([{"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "w"}]);
+    let for_waypoint = policy(json!({"targetRefs": target, "action": "Deny", "rules": [{}]}));
+    let mut changes = waypoint("w", "service", "10.0.0.9", true);
+    changes.push(Change::Pod(key("other"), Some(pod("10.0.0.2"))));
+    changes.push(Change::Authorization(key("p"), Some(for_waypoint)));
+    let mut index = shop(changes);
+    let names = |index: &Index, name: &str| workload(index, name).authorization_policies;
+    assert_eq!(names(&index, WEB), vec!["shop/p"]);
+    assert!(names(&index, "Kubernetes//Pod/shop/other").is_empty());
+    // Without the waypoint its policy holds for those that name it.
+    index.apply(Change::Gateway(key("w"), None));
+    index.flush();
+    assert_eq!(names(&index, WEB), vec!["shop/p"]);
+}
+
+#[test]
+fn statuses_keep_what_others_say() {
+    let status = crate::index::ObjectStatus {
+        kind: StatusKind::HttpRoute,
+        key: key("r"),
+        wanted: json!({"parents": [{
+            "parentRef": {"name": "web"}, "controllerName": "trefoil.dev/gateway-controller",
+            "conditions": [{"type": "Accepted", "status": "True", "reason": "Accepted"}],
+        }]}),
+        current: json!(null),
+    };
+    let theirs =
+        json!({"parentRef": {"name": "edge"}, "controllerName": "example.org/edge", "conditions": []});
+    let live = json!({"parents": [theirs]});
+    let merged = status.merged(&live, "2026-01-01T00:00:00Z");
+    assert_eq!(merged["parents"][0], theirs);
+    assert_eq!(
+        merged["parents"][1]["conditions"][0]["lastTransitionTime"],
+        "2026-01-01T00:00:00Z"
+    );
+    // What is said still keeps its time; what is not said any more goes.
+    assert_eq!(status.merged(&merged, "2026-02-02T00:00:00Z"), merged);
+    let silent = crate::index::ObjectStatus {
+        wanted: json!({"parents": []}),
+        ..status
+    };
+    assert_eq!(silent.merged(&merged, "2026-02-02T00:00:00Z"), live);
+}
