@@ -1,7 +1,5 @@
 //! `check`: everything that is not as it should be, each finding with its remedy.
 
-use std::collections::BTreeSet;
-
 use k8s_openapi::api::core::v1::Namespace;
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};

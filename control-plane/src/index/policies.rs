@@ -67,8 +67,7 @@ impl Policy for AuthorizationPolicySpec {
     }
 
     fn target(&self, namespace: &str) -> Target {
-        let services = self.target_refs.iter().map(|target| target.name.clone());
-        Target::of(namespace, self.selector.as_ref(), services.collect())
+        Target::of(namespace, self.selector.as_ref(), &self.target_refs)
     }
 
     fn audits(object: &Value) -> bool {
@@ -82,7 +81,7 @@ impl Policy for PeerAuthenticationSpec {
     }
 
     fn target(&self, namespace: &str) -> Target {
-        Target::of(namespace, self.selector.as_ref(), Vec::new())
+        Target::of(namespace, self.selector.as_ref(), &[])
     }
 
     fn audits(_object: &Value) -> bool {
