@@ -4,6 +4,7 @@
 //! before serving the other.
 
 mod direction;
+mod stream;
 mod tcp;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ use tokio::net::TcpStream;
 
 use crate::telemetry::Series;
 use direction::Direction;
+pub use stream::TunnelBytes;
 pub use tunnel::TunnelStream;
 
 /// Bytes carried, by direction.
