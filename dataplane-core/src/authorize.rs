@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use trefoil_api::policy::{Connection, Reason, Verdict, audit, evaluate};
+use trefoil_api::policy::{Connection, Reason, Request, Verdict, audit, evaluate};
 
 use crate::Store;
 use crate::identify::Peer;
@@ -63,13 +63,15 @@ impl Denied {
     }
 }
 
-/// Decides whether `peer`, from the address `source`, may reach `destination` of the workload `server`.
+/// Decides whether `peer`, from the address `source`, may reach `destination` of the workload `server`, with
+/// `request` where this plane reads HTTP on the connection.
 pub fn authorize(
     store: &Store,
     peer: &Peer,
     server: &Workload,
     source: IpAddr,
     destination: SocketAddr,
+    request: Option<Request<'_>>,
 ) -> Result<Authorized, Denied> {
     if !store.policies_known() {
         return Err(Denied::NotSynced);
@@ -83,7 +85,7 @@ pub fn authorize(
         source: source.to_canonical(),
         destination: destination.ip().to_canonical(),
         port: destination.port(),
-        request: None,
+        request,
     };
     let policies = || guarding.policies.iter().map(AsRef::as_ref);
     match evaluate(policies(), &connection) {

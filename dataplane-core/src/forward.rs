@@ -52,6 +52,16 @@ impl Counters {
         }
     }
 
+    /// So many bytes came from the client.
+    pub fn received(&self, count: usize) {
+        self.add(Towards::Server, count);
+    }
+
+    /// So many bytes came from the server.
+    pub fn sent(&self, count: usize) {
+        self.add(Towards::Client, count);
+    }
+
     fn add(&self, towards: Towards, count: usize) {
         let (own, of): (_, fn(&Series) -> &AtomicU64) = match towards {
             Towards::Server => (&self.received, |series| &series.received),

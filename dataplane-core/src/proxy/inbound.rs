@@ -107,7 +107,7 @@ async fn try_reach(
     if !server.addresses.contains(&destination.ip().to_canonical()) {
         return Err(Failure::WrongDestination(destination.to_string()));
     }
-    let authorized = authorize(&proxy.store, &peer, &server, source.ip(), destination)?;
+    let authorized = authorize(&proxy.store, &peer, &server, source.ip(), destination, None)?;
     record.policy = match authorized.reason() {
         trefoil_api::policy::Reason::Matched(policy) => Some(policy.clone()),
         _ => None,
