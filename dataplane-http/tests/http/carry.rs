@@ -117,7 +117,7 @@ async fn large_bodies_pass_and_what_is_not_read_is_not_taken() {
             Ok::<_, std::io::Error>(Frame::data(Bytes::from(vec![7; CHUNK])))
         });
         let request = Request::post("http://cart.shop/").header("host", "cart.shop");
-        let request = request.body(StreamBody::new(chunks).boxed()).unwrap();
+        let request = request.body(BodyExt::boxed(StreamBody::new(chunks))).unwrap();
         let response = match http2 {
             true => plane
                 .client2(&nobody())
@@ -292,7 +292,7 @@ async fn an_application_that_breaks_off_does_not_look_finished() {
             Ok(Frame::data(Bytes::from_static(b"half"))),
             Err(std::io::Error::other("broken")),
         ]);
-        Response::new(StreamBody::new(frames).boxed())
+        Response::new(BodyExt::boxed(StreamBody::new(frames)))
     });
     let plane = Plane::new(broken.await, AppProtocol::Http11).await;
     let mut client = plane.client(&nobody()).await;
