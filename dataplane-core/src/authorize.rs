@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use trefoil_api::Identity;
-use trefoil_api::policy::{Connection, Reason, Verdict, audit, evaluate};
+use trefoil_api::policy::{Connection, Reason, Request, Verdict, audit, evaluate};
 
 use crate::Store;
 use crate::identify::Peer;
@@ -73,15 +73,17 @@ pub struct Allowed {
     pub audit: Vec<String>,
 }
 
-/// Decides whether `peer`, from the address `source`, may reach `destination` of the workload `server`.
+/// Decides whether `peer`, from the address `source`, may reach `destination` of the workload `server`, with
+/// `request` where this plane reads HTTP on the connection.
 pub fn authorize(
     store: &Store,
     peer: &Peer,
     server: &Workload,
     source: IpAddr,
     destination: SocketAddr,
+    request: Option<Request<'_>>,
 ) -> Result<Authorized, Denied> {
-    let Allowed { reason, audit } = decide(store, peer.identity(), server, source, destination)?;
+    let Allowed { reason, audit } = decide(store, peer.identity(), server, (source, destination), request)?;
     Ok(Authorized {
         reason,
         audit,
@@ -94,8 +96,8 @@ pub fn decide(
     store: &Store,
     client: Option<&Identity>,
     server: &Workload,
-    source: IpAddr,
-    destination: SocketAddr,
+    (source, destination): (IpAddr, SocketAddr),
+    request: Option<Request<'_>>,
 ) -> Result<Allowed, Denied> {
     if !store.policies_known() {
         return Err(Denied::NotSynced);
@@ -109,7 +111,7 @@ pub fn decide(
         source: source.to_canonical(),
         destination: destination.ip().to_canonical(),
         port: destination.port(),
-        request: None,
+        request,
     };
     let policies = || guarding.policies.iter().map(AsRef::as_ref);
     match evaluate(policies(), &connection) {

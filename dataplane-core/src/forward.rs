@@ -5,6 +5,7 @@
 
 mod direction;
 mod listen;
+mod stream;
 mod tcp;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ use tokio::net::TcpStream;
 use crate::telemetry::Series;
 use direction::Direction;
 pub use listen::{Heard, listen};
+pub use stream::TunnelBytes;
 pub use tunnel::TunnelStream;
 
 /// Bytes carried, by direction.
@@ -50,6 +52,16 @@ impl Counters {
                 return;
             }
         }
+    }
+
+    /// So many bytes came from the client.
+    pub fn received(&self, count: usize) {
+        self.add(Towards::Server, count);
+    }
+
+    /// So many bytes came from the server.
+    pub fn sent(&self, count: usize) {
+        self.add(Towards::Client, count);
     }
 
     fn add(&self, towards: Towards, count: usize) {

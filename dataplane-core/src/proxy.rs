@@ -217,7 +217,7 @@ impl Proxy {
                     continue;
                 };
                 let (peer, source, destination) = (&live.peer, live.source.ip(), live.destination);
-                if let Err(denied) = authorize(&self.store, peer, &server, source, destination) {
+                if let Err(denied) = authorize(&self.store, peer, &server, source, destination, None) {
                     live.cut(denied);
                 }
                 tokio::task::consume_budget().await;

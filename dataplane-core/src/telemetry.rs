@@ -10,7 +10,7 @@ mod tests;
 use serde::Serialize;
 
 pub use metrics::{Metrics, Series};
-pub use record::{Party, Record};
+pub use record::{Party, Record, parties};
 
 /// Which end reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -20,6 +20,23 @@ pub enum Reporter {
     Source,
     /// The server's plane.
     Destination,
+    /// What stands between them.
+    Waypoint,
+}
+
+impl Reporter {
+    /// All there are.
+    pub const ALL: [Self; 3] = [Self::Source, Self::Destination, Self::Waypoint];
+
+    /// The value of the label.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Destination => "destination",
+            Self::Waypoint => "waypoint",
+        }
+    }
 }
 
 /// What went wrong, as `response_flags` name it.

@@ -41,7 +41,7 @@ fn web() -> Peer {
 fn ask(store: &Store, peer: &Peer) -> Result<Authorized, Denied> {
     let server = store.workload("Kubernetes//Pod/shop/cart").expect("held");
     let destination = "10.0.0.1:8080".parse().expect("an address");
-    authorize(store, peer, &server, [10, 0, 0, 9].into(), destination)
+    authorize(store, peer, &server, [10, 0, 0, 9].into(), destination, None)
 }
 
 const WEB: &str = "cluster.local/ns/shop/sa/web";

@@ -132,13 +132,8 @@ fn admit(
 ) -> Result<Allowed, Failure> {
     let destination: SocketAddr = question.destination;
     placed(server, destination)?;
-    Ok(decide(
-        &proxy.store,
-        client,
-        server,
-        question.source,
-        destination,
-    )?)
+    let ends = (question.source, destination);
+    Ok(decide(&proxy.store, client, server, ends, None)?)
 }
 
 /// Whether a destination is the pod's own, and not its plane's.

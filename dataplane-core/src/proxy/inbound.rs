@@ -104,7 +104,7 @@ pub(super) async fn try_reach(
     record.destination.workload = Some(server.clone());
     // However it came: nobody is carried on to an address that is not the pod's.
     placed(&server, destination)?;
-    let authorized = authorize(&proxy.store, &peer, &server, source.ip(), destination)?;
+    let authorized = authorize(&proxy.store, &peer, &server, source.ip(), destination, None)?;
     record.policy = match authorized.reason() {
         trefoil_api::policy::Reason::Matched(policy) => Some(policy.clone()),
         _ => None,

@@ -17,7 +17,7 @@ macro_rules! line {
         // Of this end's own view: what it sent to the other plane or application, and what it got.
         let (bytes_sent, bytes_recv) = match record.reporter {
             Reporter::Source => (received, sent),
-            Reporter::Destination => (sent, received),
+            Reporter::Destination | Reporter::Waypoint => (sent, received),
         };
         let (source, destination) = (record.source.workload.as_ref(), record.destination.workload.as_ref());
         let outcome = record.outcome();
@@ -76,6 +76,7 @@ fn direction(reporter: Reporter) -> &'static str {
     match reporter {
         Reporter::Source => "outbound",
         Reporter::Destination => "inbound",
+        Reporter::Waypoint => "through",
     }
 }
 
