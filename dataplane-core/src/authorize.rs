@@ -3,11 +3,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use trefoil_api::policy::{Connection, Reason, Verdict, audit, evaluate};
+use trefoil_api::policy::{Connection, Reason, Request, Verdict, audit, evaluate};
 
 use crate::Store;
 use crate::identify::Peer;
-use crate::state::Workload;
+use crate::state::{Guard, Workload};
 
 #[cfg(test)]
 mod tests;
@@ -49,6 +49,9 @@ pub enum Denied {
     /// Policies were never received: nothing can be decided.
     #[error("policies have not been received yet: closed until they are")]
     NotSynced,
+    /// The workload's guard is closed.
+    #[error("closed: {0}")]
+    Closed(String),
 }
 
 impl Denied {
@@ -58,21 +61,34 @@ impl Denied {
         match self {
             Self::Policy(Reason::Matched(policy) | Reason::Unknown(policy)) => Some(policy),
             Self::Policy(Reason::NoneMatched(policies)) => policies.first().map(String::as_str),
-            Self::Policy(Reason::NoPolicy) | Self::NotSynced => None,
+            Self::Policy(Reason::NoPolicy | Reason::Enforced(_)) | Self::NotSynced | Self::Closed(_) => None,
         }
     }
 }
 
-/// Decides whether `peer`, from the address `source`, may reach `destination` of the workload `server`.
+/// Decides whether `peer`, from the address `source`, may reach `destination` of the workload `server`, with this
+/// request where one is read. Whom the server's own guard forwards it has decided about already.
 pub fn authorize(
     store: &Store,
     peer: &Peer,
     server: &Workload,
     source: IpAddr,
     destination: SocketAddr,
+    request: Option<Request<'_>>,
 ) -> Result<Authorized, Denied> {
     if !store.policies_known() {
         return Err(Denied::NotSynced);
+    }
+    match (&server.guard, peer) {
+        (Some(Guard::Closed(reason)), _) => return Err(Denied::Closed(reason.clone())),
+        (Some(Guard::Waypoint { identity, .. }), Peer::Forwarded { by, .. }) if by == identity => {
+            return Ok(Authorized {
+                reason: Reason::Enforced(by.to_string()),
+                audit: Vec::new(),
+                destination,
+            });
+        }
+        _ => {}
     }
     let guarding = store.snapshot().policies().guarding(server);
     if let Some(unknown) = guarding.unknown {
@@ -83,7 +99,7 @@ pub fn authorize(
         source: source.to_canonical(),
         destination: destination.ip().to_canonical(),
         port: destination.port(),
-        request: None,
+        request,
     };
     let policies = || guarding.policies.iter().map(AsRef::as_ref);
     match evaluate(policies(), &connection) {

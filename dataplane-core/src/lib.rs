@@ -9,6 +9,7 @@ pub mod certificates;
 pub mod discovery;
 pub mod drain;
 pub mod forward;
+pub mod guard;
 pub mod hbone;
 pub mod identify;
 pub mod memory;

@@ -20,6 +20,23 @@ pub enum Reporter {
     Source,
     /// The server's plane.
     Destination,
+    /// A waypoint between them.
+    Waypoint,
+}
+
+impl Reporter {
+    /// All there are.
+    pub(crate) const ALL: [Self; 3] = [Self::Source, Self::Destination, Self::Waypoint];
+
+    /// The value of the label.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Destination => "destination",
+            Self::Waypoint => "waypoint",
+        }
+    }
 }
 
 /// What went wrong, as `response_flags` name it.

@@ -17,7 +17,7 @@ macro_rules! line {
         // Of this end's own view: what it sent to the other plane or application, and what it got.
         let (bytes_sent, bytes_recv) = match record.reporter {
             Reporter::Source => (received, sent),
-            Reporter::Destination => (sent, received),
+            Reporter::Destination | Reporter::Waypoint => (sent, received),
         };
         let (source, destination) = (record.source.workload.as_ref(), record.destination.workload.as_ref());
         let outcome = record.outcome();
@@ -41,6 +41,7 @@ macro_rules! line {
             bytes_recv,
             duration = %format_args!("{}ms", record.since().elapsed().as_millis()),
             peer = record.path,
+            handed_to = record.handed_to.as_deref(),
             response_flags = outcome.map_or(Flag::None, |outcome| outcome.flag).as_str(),
             layer = outcome.and_then(|outcome| outcome.layer).map(Layer::as_str),
             policy = outcome.and_then(|outcome| outcome.policy.as_ref()).or(record.policy.as_ref()).map(display),
@@ -76,6 +77,7 @@ fn direction(reporter: Reporter) -> &'static str {
     match reporter {
         Reporter::Source => "outbound",
         Reporter::Destination => "inbound",
+        Reporter::Waypoint => "waypoint",
     }
 }
 

@@ -27,7 +27,7 @@ pub struct Metrics {
 #[derive(Debug, Default)]
 struct Shared {
     series: Mutex<HashMap<Key, Entry>>,
-    open: [AtomicI64; 2],
+    open: [AtomicI64; Reporter::ALL.len()],
     stripped_peers: AtomicU64,
     exhausted: Mutex<HashMap<(String, &'static str), u64>>,
     /// By dry-run policy.
@@ -164,12 +164,9 @@ impl Collector for Metrics {
         let name = "istio_tcp_sockets_open";
         let mut family =
             encoder.encode_descriptor(name, "Connections being carried", None, MetricType::Gauge)?;
-        for (reporter, label) in [
-            (Reporter::Source, "source"),
-            (Reporter::Destination, "destination"),
-        ] {
+        for reporter in Reporter::ALL {
             let open = self.open(reporter).load(Ordering::Relaxed);
-            ConstGauge::new(open).encode(family.encode_family(&[("reporter", label)])?)?;
+            ConstGauge::new(open).encode(family.encode_family(&[("reporter", reporter.as_str())])?)?;
         }
         let (name, help) = (
             "trefoil_stripped_peers",

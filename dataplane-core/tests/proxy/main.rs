@@ -6,8 +6,10 @@
 
 mod bytes;
 mod leave;
+mod lines;
 mod mesh;
 mod policy;
+mod raw;
 mod report;
 mod settings;
 mod tunnel;
