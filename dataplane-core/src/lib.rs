@@ -14,6 +14,7 @@ pub mod hbone;
 pub mod identify;
 pub mod memory;
 pub mod metrics_server;
+pub mod process;
 pub mod proxy;
 pub mod readiness;
 pub mod remember;
