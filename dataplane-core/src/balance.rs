@@ -66,6 +66,22 @@ impl<'a> From<&'a Workload> for Vantage<'a> {
     }
 }
 
+/// From where a plane chooses for a client: from the client's place, which is its workload's where that is known,
+/// else where it has `said` to be, and then from the plane's own.
+#[must_use]
+pub fn vantages<'a>(client: Option<&'a Workload>, said: &'a Locality, own: &'a Workload) -> [Vantage<'a>; 2] {
+    let own = Vantage::from(own);
+    let said = match *said == Locality::default() {
+        true => own,
+        false => Vantage {
+            locality: said,
+            node: None,
+            cluster: own.cluster,
+        },
+    };
+    [client.map_or(said, Vantage::from), own]
+}
+
 /// What the mesh prefers where a service does not say: same node, zone, region, each falling back.
 const NEAREST: [Scope; 3] = [Scope::Region, Scope::Zone, Scope::Node];
 

@@ -4,6 +4,7 @@
 //! before serving the other.
 
 mod direction;
+mod stream;
 mod tcp;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ use tokio::net::TcpStream;
 
 use crate::telemetry::Series;
 use direction::Direction;
+pub use stream::TunnelBytes;
 pub use tunnel::TunnelStream;
 
 /// Bytes carried, by direction.
@@ -48,6 +50,16 @@ impl Counters {
                 return;
             }
         }
+    }
+
+    /// So many bytes came from the client.
+    pub fn received(&self, count: usize) {
+        self.add(Towards::Server, count);
+    }
+
+    /// So many bytes came from the server.
+    pub fn sent(&self, count: usize) {
+        self.add(Towards::Client, count);
     }
 
     fn add(&self, towards: Towards, count: usize) {

@@ -10,7 +10,7 @@ mod tests;
 use serde::Serialize;
 
 pub use metrics::{Metrics, Series};
-pub use record::{Party, Record};
+pub use record::{Party, Record, parties};
 
 /// Which end reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -26,7 +26,7 @@ pub enum Reporter {
 
 impl Reporter {
     /// All there are.
-    pub(crate) const ALL: [Self; 3] = [Self::Source, Self::Destination, Self::Waypoint];
+    pub const ALL: [Self; 3] = [Self::Source, Self::Destination, Self::Waypoint];
 
     /// The value of the label.
     #[must_use]

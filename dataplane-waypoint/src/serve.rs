@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::OwnedSemaphorePermit;
 use trefoil_dataplane_core::authorize;
-use trefoil_dataplane_core::balance::{Endpoint, Vantage, choose};
+use trefoil_dataplane_core::balance::{Endpoint, choose, vantages};
 use trefoil_dataplane_core::forward::{Side, TunnelStream};
 use trefoil_dataplane_core::hbone::{Asked, Incoming, Opening, baggage};
 use trefoil_dataplane_core::identify::{Peer, hands_over};
@@ -128,26 +128,12 @@ fn endpoint(
             record.destination_address = Some(*address);
             record.service = Some(service.clone());
             let client = record.source.workload.as_deref();
-            let near = client.map_or_else(|| said_to_be(said, own), Vantage::from);
-            let from = [near, own.into()];
+            let from = vantages(client, said, own);
             let known = home.store().snapshot();
             let chosen = choose(&known, service, &from, *address, &mut rand::rng());
             let chosen = chosen.ok_or_else(|| Failure::NoEndpoint(service.hostname.clone()))?;
             Ok((chosen, Some(service.clone())))
         }
-    }
-}
-
-/// Where a client is whose workload is not known here: where it says. A client that does not say is as near to
-/// everything as we are.
-fn said_to_be<'a>(said: &'a Locality, own: &'a Workload) -> Vantage<'a> {
-    if *said == Locality::default() {
-        return own.into();
-    }
-    Vantage {
-        locality: said,
-        node: None,
-        cluster: &own.cluster,
     }
 }
 

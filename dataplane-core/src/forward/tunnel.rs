@@ -16,8 +16,8 @@ const COALESCED: usize = 16 * 1024;
 
 /// An open stream, in both directions.
 pub struct TunnelStream {
-    send: SendStream<Bytes>,
-    receive: RecvStream,
+    pub(super) send: SendStream<Bytes>,
+    pub(super) receive: RecvStream,
     /// What the stream's life holds, such as its place in a tunnel.
     _lease: Option<Box<dyn Any + Send + Sync>>,
 }

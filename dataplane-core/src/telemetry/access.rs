@@ -77,7 +77,7 @@ fn direction(reporter: Reporter) -> &'static str {
     match reporter {
         Reporter::Source => "outbound",
         Reporter::Destination => "inbound",
-        Reporter::Waypoint => "waypoint",
+        Reporter::Waypoint => "through",
     }
 }
 

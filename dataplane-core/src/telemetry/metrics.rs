@@ -96,8 +96,8 @@ impl Metrics {
         self.shared.stripped_peers.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A connection was allowed that these dry-run policies would have denied.
-    pub(super) fn audited(&self, policies: &[String]) {
+    /// A connection, or a request, was allowed that these dry-run policies would have denied.
+    pub fn audited(&self, policies: &[String]) {
         let mut audited = lock(&self.shared.audited);
         for policy in policies {
             *audited.entry(policy.clone()).or_default() += 1;

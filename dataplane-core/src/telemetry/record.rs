@@ -162,29 +162,35 @@ impl Record {
     }
 
     pub(super) fn labels(&self, flag: Flag) -> Labels {
-        let service = self.service.as_deref();
         let mut labels = vec![("reporter", self.reporter.as_str().to_owned())];
-        labels.extend(SOURCE.into_iter().zip(values(&self.source)));
-        labels.extend(DESTINATION.into_iter().zip(values(&self.destination)));
+        labels.extend(parties(&self.source, &self.destination, self.service.as_deref()));
         labels.extend([
-            (
-                "destination_service",
-                known(service.map_or("", |service| &service.hostname)),
-            ),
-            (
-                "destination_service_namespace",
-                known(service.map_or("", |service| &service.namespace)),
-            ),
-            (
-                "destination_service_name",
-                known(service.map_or("", |service| &service.name)),
-            ),
             ("request_protocol", "tcp".to_owned()),
             ("response_flags", flag.as_str().to_owned()),
             ("connection_security_policy", self.path.to_owned()),
         ]);
         labels
     }
+}
+
+/// The labels that say who talks to whom, the same for connections and for requests.
+pub fn parties(
+    source: &Party,
+    destination: &Party,
+    service: Option<&Service>,
+) -> impl Iterator<Item = (&'static str, String)> {
+    let of = |value: fn(&Service) -> &str| known(service.map_or("", value));
+    let service = [
+        ("destination_service", of(|service| &service.hostname)),
+        ("destination_service_namespace", of(|service| &service.namespace)),
+        ("destination_service_name", of(|service| &service.name)),
+    ];
+    let (from, to) = (values(source), values(destination));
+    SOURCE
+        .into_iter()
+        .zip(from)
+        .chain(DESTINATION.into_iter().zip(to))
+        .chain(service)
 }
 
 const SOURCE: [&str; 8] = [

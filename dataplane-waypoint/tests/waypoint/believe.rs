@@ -140,7 +140,7 @@ async fn a_waypoint_is_no_relay() {
     for (index, elsewhere) in [unguarded, outside, itself].into_iter().enumerate() {
         let status = ask_plainly(&guarded, door, elsewhere).await;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{elsewhere}");
-        let line = LINES.of(mesh, "waypoint", index + 1).await.remove(index);
+        let line = LINES.of(mesh, "through", index + 1).await.remove(index);
         assert_eq!(line["layer"], "waypoint");
         assert_eq!(
             line["reason"],

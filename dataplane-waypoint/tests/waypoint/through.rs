@@ -26,7 +26,7 @@ async fn whatever_the_way_it_is_through_the_waypoint_and_as_the_client() {
         for (index, (way, mut stream)) in ways(&guarded).await.into_iter().enumerate() {
             echoed(&mut stream, "hello").await;
             drop(stream);
-            let line = lines.of(mesh, "waypoint", index + 1).await.remove(index);
+            let line = lines.of(mesh, "through", index + 1).await.remove(index);
             let client = (way != "plaintext").then(|| mesh.client.identity().to_string());
             assert_eq!(line.get("src.identity"), client.as_ref(), "{way}: {line:?}");
             assert_eq!(line.contains_key("src.workload"), client.is_some(), "{way}");
@@ -76,13 +76,13 @@ async fn policy_is_of_the_client_and_is_enforced_at_the_waypoint() {
                 _ => echoed(&mut stream, way).await,
             }
         }
-        lines.of(mesh, "waypoint", 3).await;
+        lines.of(mesh, "through", 3).await;
         // Nobody is not web, but only web was allowed.
         mesh.policies(&[deny("no-web", &mesh.client.identity())]);
         for (_, mut stream) in ways(&guarded).await {
             until_reset(&mut stream).await;
         }
-        let denied = lines.of(mesh, "waypoint", 6).await;
+        let denied = lines.of(mesh, "through", 6).await;
         let mut by: Vec<_> = denied
             .iter()
             .filter(|line| line["response_flags"] == "DENY")
@@ -130,7 +130,7 @@ async fn without_its_waypoint_nobody_reaches_a_workload() {
         let at_client = lines.of(mesh, "outbound", 2).await;
         let at_server = lines.of(mesh, "inbound", 2).await;
         for line in [&at_client[0], &at_server[0], &at_server[1]] {
-            assert_eq!(line["layer"], "waypoint", "{line:?}");
+            assert_eq!(line["layer"], "through", "{line:?}");
             assert_eq!(line["response_flags"], "CONNECT");
             assert!(line["reason"].contains(&guarded.door.key()), "{line:?}");
         }
@@ -143,10 +143,10 @@ async fn without_its_waypoint_nobody_reaches_a_workload() {
             until_reset(&mut stream).await;
         }
         let at_client = lines.of(mesh, "outbound", 4).await;
-        assert_eq!(at_client[2]["layer"], "waypoint", "{:?}", at_client[2]);
+        assert_eq!(at_client[2]["layer"], "through", "{:?}", at_client[2]);
         let at_server = lines.of(mesh, "inbound", 4).await;
         for line in &at_server[2..] {
-            assert_eq!(line["layer"], "waypoint", "{line:?}");
+            assert_eq!(line["layer"], "through", "{line:?}");
         }
     }
 }
@@ -169,7 +169,7 @@ async fn nobody_passes_a_guard_that_is_closed() {
         for (_, mut stream) in ways(&guarded).await {
             until_reset(&mut stream).await;
         }
-        let refused = lines.of(mesh, "waypoint", 4).await.remove(3);
+        let refused = lines.of(mesh, "through", 4).await.remove(3);
         assert_eq!(
             refused["reason"],
             "closed: cart and books have different waypoints"

@@ -1,0 +1,87 @@
+use std::time::Duration;
+
+use h2::Reason;
+use http::{Request, Response};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
+
+use super::*;
+
+/// What a stream may have in flight until it is read.
+const WINDOW: u32 = 65_535;
+
+/// Both ends of a stream of one tunnel.
+async fn pair() -> (TunnelBytes, TunnelBytes) {
+    let (client, server) = tokio::io::duplex(1 << 20);
+    let serving = tokio::spawn(async move {
+        let mut connection = h2::server::handshake(server).await.unwrap();
+        let (request, mut respond) = connection.accept().await.unwrap().unwrap();
+        let send = respond.send_response(Response::new(()), false).unwrap();
+        tokio::spawn(async move { while connection.accept().await.is_some() {} });
+        TunnelStream::new(send, request.into_body())
+    });
+    let (send, connection) = h2::client::handshake(client).await.unwrap();
+    tokio::spawn(connection);
+    let mut send = send.ready().await.unwrap();
+    let (response, stream) = send
+        .send_request(Request::get("http://tunnel/").body(()).unwrap(), false)
+        .unwrap();
+    let receive = response.await.unwrap().into_body();
+    let server = serving.await.unwrap();
+    let client = TunnelStream::new(stream, receive);
+    (TunnelBytes::new(client), TunnelBytes::new(server))
+}
+
+#[tokio::test]
+async fn each_direction_ends_by_itself() {
+    let (mut client, mut server) = pair().await;
+    let mut heard = String::new();
+    client.write_all(b"question").await.unwrap();
+    client.shutdown().await.unwrap();
+    client.shutdown().await.unwrap();
+    server.read_to_string(&mut heard).await.unwrap();
+    assert_eq!(heard, "question");
+    server.write_all(b" and answer").await.unwrap();
+    server.shutdown().await.unwrap();
+    client.read_to_string(&mut heard).await.unwrap();
+    assert_eq!(heard, "question and answer");
+}
+
+#[tokio::test]
+async fn a_reset_is_an_error_and_no_end() {
+    let (mut client, mut server) = pair().await;
+    client.write_all(b"half a").await.unwrap();
+    let mut read = [0; 6];
+    server.read_exact(&mut read).await.unwrap();
+    server.stream.reset(Reason::CONNECT_ERROR);
+    let error = client.read(&mut read).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    let error = client.write_all(b"word").await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn a_stream_that_is_dropped_does_not_look_ended() {
+    let (client, mut server) = pair().await;
+    drop(client);
+    let error = server.read(&mut [0]).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn what_is_not_read_holds_up_the_writer_and_what_is_read_frees_it() {
+    let (mut client, mut server) = pair().await;
+    let sent: Vec<u8> = (0..WINDOW * 3).map(|at| (at % 251) as u8).collect();
+    let expected = sent.clone();
+    let mut writing = tokio::spawn(async move {
+        client.write_all(&sent).await.unwrap();
+        client.shutdown().await.unwrap();
+        client
+    });
+    // Nothing shows that a writer is held up but that it does not end.
+    assert!(timeout(Duration::from_millis(100), &mut writing).await.is_err());
+    let mut read = Vec::new();
+    server.read_to_end(&mut read).await.unwrap();
+    assert!(read == expected);
+    writing.await.unwrap();
+}

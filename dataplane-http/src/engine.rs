@@ -1,0 +1,221 @@
+//! The engine: connections from downstream in, requests out of them. What a connection speaks is found out, then
+//! HTTP is served and anything else passes as bytes, with the same decision. It opens nothing itself and knows no
+//! pod: that is the plane's.
+
+use std::future::Future;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use futures::future::Either;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Semaphore;
+use tokio::time::interval;
+use trefoil_api::Identity;
+use trefoil_dataplane_core::Store;
+use trefoil_dataplane_core::state::Protocol;
+use trefoil_dataplane_core::telemetry::{self as connections, Layer, Reporter};
+
+use crate::bytes::PutBack;
+use crate::detect::{Spoken, detect};
+use crate::identity::Told;
+use crate::request::Connection;
+use crate::routing::Routes;
+use crate::seam::{Carrier, Downstream};
+use crate::telemetry::{Found, Metrics};
+use crate::upgrade;
+use crate::upstream::Pool;
+
+/// How often what is not used is looked for.
+const SWEEP: Duration = Duration::from_secs(5);
+/// How long a client may take for the head of a request.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// The largest head of a request, and the most fields.
+const HEAD: usize = 64 * 1024;
+const FIELDS: usize = 100;
+/// What one HTTP/2 stream may send before it is taken, and all of a connection.
+const WINDOWS: (u32, u32) = (256 * 1024, 4 * 1024 * 1024);
+/// Requests of one HTTP/2 connection at a time.
+const STREAMS: u32 = 200;
+/// Copies of requests that are under way.
+const MIRRORS: usize = 256;
+/// How long upstream connections live, where the mesh does not say.
+const MAX_AGE: Duration = Duration::from_secs(3_600);
+
+/// What an engine is, for those who see it from outside.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The plane: what its own refusals are blamed on.
+    pub plane: Layer,
+    /// Which end reports.
+    pub reporter: Reporter,
+    /// Who receives requests here, as `x-forwarded-client-cert` says.
+    pub identity: Option<Identity>,
+    /// Counters of requests.
+    pub requests: Metrics,
+    /// Counters of what passes as bytes.
+    pub connections: connections::Metrics,
+}
+
+/// The engine. Clones are the same.
+#[derive(Clone)]
+pub struct Engine {
+    pub(crate) shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) store: Store,
+    pub(crate) routes: Routes,
+    pub(crate) carrier: Arc<dyn Carrier>,
+    pub(crate) config: Config,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) mirrors: Arc<Semaphore>,
+}
+
+impl Shared {
+    /// How old upstream connections may become.
+    pub(crate) fn max_age(&self) -> Duration {
+        let known = self.store.snapshot();
+        known
+            .settings()
+            .map_or(MAX_AGE, |settings| settings.connection_max_age)
+    }
+}
+
+impl Engine {
+    /// An engine that decides by `store` and `routes`, and reaches endpoints by `carrier`.
+    #[must_use]
+    pub fn new(store: Store, routes: Routes, carrier: Arc<dyn Carrier>, config: Config) -> Self {
+        let shared = Arc::new(Shared {
+            store,
+            routes,
+            carrier,
+            config,
+            pool: Arc::default(),
+            mirrors: Arc::new(Semaphore::new(MIRRORS)),
+        });
+        tokio::spawn(sweep(Arc::downgrade(&shared)));
+        Self { shared }
+    }
+
+    /// Serves a connection to its end. Once `leave` resolves, the client is asked to go elsewhere and what is under
+    /// way runs to its end.
+    pub async fn serve<T>(&self, io: T, downstream: Downstream, leave: impl Future<Output = ()> + Send)
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let declared = declared(&downstream);
+        let found = match detect(io, declared).await {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::debug!(source = %downstream.source, %error, "the client's connection broke");
+                return;
+            }
+        };
+        let served = match found {
+            (Spoken::Bytes, io) => return upgrade::bytes(&self.shared, io, downstream).await,
+            (Spoken::Http1, io) => one(self.connection(downstream), io, leave).await,
+            (Spoken::Http2, io) => two(self.connection(downstream), io, leave).await,
+        };
+        if let Err(error) = served {
+            tracing::debug!(%error, "the client's connection ended");
+        }
+    }
+
+    fn connection(&self, downstream: Downstream) -> Arc<Connection> {
+        let config = &self.shared.config;
+        let downstream = Arc::new(downstream);
+        Arc::new(Connection {
+            told: Told::of(&downstream, config.identity.as_ref()),
+            found: Arc::new(Found::new(&config.requests, config.reporter, &downstream)),
+            owner: Arc::new(downstream.owner()),
+            engine: self.shared.clone(),
+            downstream,
+        })
+    }
+}
+
+/// What the dialled port is declared to speak.
+fn declared(downstream: &Downstream) -> Protocol {
+    if let Some(endpoint) = &downstream.endpoint {
+        let ports = endpoint.workload.services.values().flatten();
+        return ports
+            .filter(|port| port.target_port == Some(endpoint.address.port()))
+            .map(|port| port.protocol)
+            .find(|protocol| *protocol != Protocol::Unknown)
+            .unwrap_or(Protocol::Unknown);
+    }
+    let ports = downstream.service.iter().flat_map(|service| &service.ports);
+    ports
+        .filter(|port| port.service_port == downstream.destination.port())
+        .map(|port| port.protocol)
+        .next()
+        .unwrap_or(Protocol::Unknown)
+}
+
+async fn one<T>(
+    connection: Arc<Connection>,
+    io: PutBack<T>,
+    leave: impl Future<Output = ()> + Send,
+) -> hyper::Result<()>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(move |request: http::Request<Incoming>| connection.clone().answer(request));
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_header_size(HEAD)
+        .max_headers(FIELDS)
+        .serve_connection(TokioIo::new(io), service)
+        .with_upgrades();
+    tokio::pin!(serving, leave);
+    match futures::future::select(serving.as_mut(), leave).await {
+        Either::Left((result, _)) => result,
+        Either::Right(((), _)) => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    }
+}
+
+async fn two<T>(
+    connection: Arc<Connection>,
+    io: PutBack<T>,
+    leave: impl Future<Output = ()> + Send,
+) -> hyper::Result<()>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(move |request: http::Request<Incoming>| connection.clone().answer(request));
+    let serving = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(WINDOWS.0)
+        .initial_connection_window_size(WINDOWS.1)
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(HEAD as u32)
+        .serve_connection(TokioIo::new(io), service);
+    tokio::pin!(serving, leave);
+    match futures::future::select(serving.as_mut(), leave).await {
+        Either::Left((result, _)) => result,
+        Either::Right(((), _)) => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    }
+}
+
+/// Lets go of unused connections, for as long as there is an engine.
+async fn sweep(shared: Weak<Shared>) {
+    let mut ticks = interval(SWEEP);
+    loop {
+        ticks.tick().await;
+        match shared.upgrade() {
+            Some(shared) => shared.pool.sweep(),
+            None => return,
+        }
+    }
+}

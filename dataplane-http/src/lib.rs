@@ -1,0 +1,25 @@
+//! HTTP in the mesh, the same wherever a plane reads it: what a request is ([`head`], [`path`]), where it goes
+//! ([`routing`], [`filters`]), and how it is carried ([`engine`]). It decides about bytes that a plane gives it and
+//! never opens a socket itself: planes carry ([`seam::Carrier`]).
+
+pub mod answer;
+mod body;
+mod bytes;
+pub mod detect;
+pub mod engine;
+pub mod filters;
+pub mod head;
+mod identity;
+mod mirror;
+pub mod path;
+mod request;
+mod retry;
+pub mod routing;
+pub mod seam;
+pub mod telemetry;
+mod upgrade;
+mod upstream;
+
+pub use engine::{Config, Engine};
+pub use routing::Routes;
+pub use seam::{Carrier, Downstream, Io, OpenFailure, Server};
