@@ -21,9 +21,12 @@ pub enum Refusal {
     /// Its head.
     #[error("{0}")]
     Head(#[from] HeadRefused),
-    /// It is not what HTTP/1 allows.
+    /// It is not what HTTP allows, or what can be read in one way only.
     #[error("the request is not valid HTTP: {0}")]
-    Malformed(&'static str),
+    Malformed(String),
+    /// Its head has too many fields, or too long ones.
+    #[error("the request's head is too large")]
+    TooLarge,
     /// The service has routes, none of which is for it.
     #[error("no route of {0} is for this request")]
     NoRoute(String),
@@ -57,6 +60,7 @@ impl Refusal {
         match self {
             Self::Head(HeadRefused::Connect) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Head(_) | Self::Malformed(_) => StatusCode::BAD_REQUEST,
+            Self::TooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::NoRoute(_) => StatusCode::NOT_FOUND,
             Self::NoBackend(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Denied(Denied::Policy(_)) => StatusCode::FORBIDDEN,
@@ -88,7 +92,7 @@ impl Refusal {
     #[must_use]
     pub fn flag(&self) -> &'static str {
         match self {
-            Self::Head(_) | Self::Malformed(_) => "DPE",
+            Self::Head(_) | Self::Malformed(_) | Self::TooLarge => "DPE",
             Self::NoRoute(_) | Self::NoBackend(_) | Self::Unknown => "NR",
             Self::NoEndpoint(_) => "UH",
             Self::Denied(_) => Flag::Deny.as_str(),

@@ -28,6 +28,7 @@ use crate::seam::{Carrier, Downstream};
 use crate::telemetry::{Found, Metrics};
 use crate::upgrade;
 use crate::upstream::Pool;
+use crate::wire::Guarded;
 
 /// How often what is not used is looked for.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -115,11 +116,18 @@ impl Engine {
                 return;
             }
         };
-        let served = match found {
+        let (connection, served) = match found {
             (Spoken::Bytes, io) => return upgrade::bytes(&self.shared, io, downstream).await,
-            (Spoken::Http1, io) => one(self.connection(downstream), io, leave).await,
-            (Spoken::Http2, io) => two(self.connection(downstream), io, leave).await,
+            (Spoken::Http1, io) => {
+                let connection = self.connection(downstream);
+                (connection.clone(), one(connection, io, leave).await)
+            }
+            (Spoken::Http2, io) => {
+                let connection = self.connection(downstream);
+                (connection.clone(), two(connection, io, leave).await)
+            }
         };
+        connection.malformed(served.as_ref().err());
         if let Err(error) = served {
             tracing::debug!(%error, "the client's connection ended");
         }
@@ -133,6 +141,7 @@ impl Engine {
             found: Arc::new(Found::new(&config.requests, config.reporter, &downstream)),
             owner: Arc::new(downstream.owner()),
             engine: self.shared.clone(),
+            wire: Arc::default(),
             downstream,
         })
     }
@@ -164,6 +173,7 @@ async fn one<T>(
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let io = Guarded::new(io, &connection.wire);
     let service = service_fn(move |request: http::Request<Incoming>| connection.clone().answer(request));
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -19,6 +19,7 @@ pub mod seam;
 pub mod telemetry;
 mod upgrade;
 mod upstream;
+mod wire;
 
 pub use engine::{Config, Engine};
 pub use routing::Routes;

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 /// Why a path is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -30,6 +30,7 @@ use crate::routing::{Backend, Found as Routed, RequestHead, Rule};
 use crate::seam::{Downstream, Owner, Server};
 use crate::telemetry::{Found, Record};
 use crate::upstream::{Lease, SendError, Version, Way};
+use crate::wire::Wire;
 use outgoing::{Outgoing, version};
 
 /// Attempts beyond the first where nothing was sent: no connection came about.
@@ -42,6 +43,8 @@ pub(crate) struct Connection {
     pub(crate) told: Told,
     pub(crate) found: Arc<Found>,
     pub(crate) owner: Arc<Owner>,
+    /// Its bytes, where it speaks HTTP/1.
+    pub(crate) wire: Arc<Wire>,
 }
 
 /// A request that was understood, and its rule.
@@ -103,6 +106,23 @@ struct Failed {
 }
 
 impl Connection {
+    /// Reports a request that never became one: what was wrong with it was answered by the one who parses.
+    pub(crate) fn malformed(&self, error: Option<&hyper::Error>) {
+        let refusal = match (self.wire.refused(), error) {
+            (Some(ambiguous), _) => Refusal::Malformed(ambiguous.to_string()),
+            (None, Some(error)) if error.is_parse_too_large() => Refusal::TooLarge,
+            (None, Some(error)) if error.is_parse() => Refusal::Malformed(told(error)),
+            _ => return,
+        };
+        let mut record = Record::new(
+            &self.found,
+            http::Method::default(),
+            http::Uri::default(),
+            http::Version::HTTP_11,
+        );
+        record.refused(refusal, self.engine.config.plane);
+    }
+
     /// Answers a request, by the application or by a refusal.
     pub(crate) async fn answer(
         self: Arc<Self>,

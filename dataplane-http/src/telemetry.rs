@@ -3,8 +3,6 @@
 
 mod metrics;
 mod record;
-#[cfg(test)]
-mod tests;
 
 pub use metrics::Metrics;
 pub(crate) use record::{Found, Record};

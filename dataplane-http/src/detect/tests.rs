@@ -43,20 +43,21 @@ proptest! {
     }
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_server_that_speaks_first_waits_no_longer_than_said() {
     let (_client, server) = tokio::io::duplex(64);
     let began = Instant::now();
     let (spoken, _) = detect(server, Protocol::Unknown).await.unwrap();
     assert_eq!(spoken, Spoken::Bytes);
-    assert_eq!(began.elapsed(), PATIENCE);
+    let waited = began.elapsed();
+    assert!(waited >= PATIENCE && waited < HTTP_PATIENCE / 2, "{waited:?}");
     let (_client, server) = tokio::io::duplex(64);
-    let began = Instant::now();
-    let (spoken, _) = detect(server, Protocol::Tcp).await.unwrap();
-    assert_eq!((spoken, began.elapsed()), (Spoken::Bytes, Duration::ZERO));
+    // Without waiting at all: that it is ready at once is what tells.
+    let declared = futures::FutureExt::now_or_never(detect(server, Protocol::Tcp));
+    assert_eq!(declared.expect("at once").unwrap().0, Spoken::Bytes);
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn nothing_is_lost() {
     for (declared, sent, expected) in [
         (Protocol::Unknown, &b"GET / HTTP/1.1\r\n\r\n"[..], Spoken::Http1),

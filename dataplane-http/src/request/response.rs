@@ -143,6 +143,7 @@ fn switched(
         record.refused(refusal, plane);
         return response;
     };
+    connection.wire.switch();
     let server = hyper::upgrade::on(&mut response);
     let (mut parts, _) = response.into_parts();
     parts.extensions.clear();
