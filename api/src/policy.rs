@@ -118,6 +118,8 @@ pub enum Reason {
     NoneMatched(Vec<String>),
     /// A policy that the workload names is not known or was refused: closed until it is.
     Unknown(String),
+    /// The waypoint of this identity, which guards the workload, has enforced all of its policy.
+    Enforced(String),
 }
 
 impl Verdict {
@@ -142,6 +144,7 @@ impl std::fmt::Display for Reason {
             Self::NoPolicy => f.write_str("no policy applies"),
             Self::Matched(policy) => write!(f, "policy {policy}"),
             Self::NoneMatched(policies) => write!(f, "no match in allow policies {}", policies.join(", ")),
+            Self::Enforced(waypoint) => write!(f, "enforced by its waypoint, {waypoint}"),
             Self::Unknown(policy) => write!(f, "policy {policy} is not known here: closed until it is"),
         }
     }

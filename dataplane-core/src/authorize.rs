@@ -7,8 +7,9 @@ use trefoil_api::Identity;
 use trefoil_api::policy::{Connection, Reason, Request, Verdict, audit, evaluate};
 
 use crate::Store;
+use crate::guard::forwarded_by;
 use crate::identify::Peer;
-use crate::state::Workload;
+use crate::state::{Guard, Workload};
 
 #[cfg(test)]
 mod tests;
@@ -50,6 +51,9 @@ pub enum Denied {
     /// Policies were never received: nothing can be decided.
     #[error("policies have not been received yet: closed until they are")]
     NotSynced,
+    /// The workload's guard is closed.
+    #[error("closed: {0}")]
+    Closed(String),
 }
 
 impl Denied {
@@ -59,7 +63,7 @@ impl Denied {
         match self {
             Self::Policy(Reason::Matched(policy) | Reason::Unknown(policy)) => Some(policy),
             Self::Policy(Reason::NoneMatched(policies)) => policies.first().map(String::as_str),
-            Self::Policy(Reason::NoPolicy) | Self::NotSynced => None,
+            Self::Policy(Reason::NoPolicy | Reason::Enforced(_)) | Self::NotSynced | Self::Closed(_) => None,
         }
     }
 }
@@ -73,8 +77,18 @@ pub struct Allowed {
     pub audit: Vec<String>,
 }
 
-/// Decides whether `peer`, from the address `source`, may reach `destination` of the workload `server`, with
-/// `request` where this plane reads HTTP on the connection.
+impl Allowed {
+    /// What the guard of a workload lets pass, it has decided about.
+    pub(crate) fn by_guard(guard: &Identity) -> Self {
+        Self {
+            reason: Reason::Enforced(guard.to_string()),
+            audit: Vec::new(),
+        }
+    }
+}
+
+/// Decides whether `peer`, from the address `source`, may reach `destination` of the workload `server`, with this
+/// request where one is read. Whom the server's own guard forwards it has decided about already.
 pub fn authorize(
     store: &Store,
     peer: &Peer,
@@ -83,7 +97,12 @@ pub fn authorize(
     destination: SocketAddr,
     request: Option<Request<'_>>,
 ) -> Result<Authorized, Denied> {
-    let Allowed { reason, audit } = decide(store, peer.identity(), server, (source, destination), request)?;
+    let Allowed { reason, audit } = match &server.guard {
+        Some(Guard::Waypoint { identity, .. }) if forwarded_by(peer, identity) && store.policies_known() => {
+            Allowed::by_guard(identity)
+        }
+        _ => decide(store, peer.identity(), server, (source, destination), request)?,
+    };
     Ok(Authorized {
         reason,
         audit,
@@ -101,6 +120,9 @@ pub fn decide(
 ) -> Result<Allowed, Denied> {
     if !store.policies_known() {
         return Err(Denied::NotSynced);
+    }
+    if let Some(Guard::Closed(reason)) = &server.guard {
+        return Err(Denied::Closed(reason.clone()));
     }
     let guarding = store.snapshot().policies().guarding(server);
     if let Some(unknown) = guarding.unknown {

@@ -1,4 +1,4 @@
-//! What the control plane says, over delta xDS: policies are asked for before workloads, what is understood
+//! What the control plane says, over delta xDS: the store says of which types, what is understood
 //! takes effect and is acknowledged, what is not is refused with its reasons, and after an interruption only
 //! what changed is sent. It never decides anything about traffic.
 
@@ -18,21 +18,12 @@ use rand::Rng;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use trefoil_api::proto::envoy::service::discovery::v3::DeltaDiscoveryResponse;
-use trefoil_api::proto::type_url;
 
 pub use control_plane::{ControlPlane, ControlPlaneError};
 pub use held::Held;
 pub use node::Node;
 
 use crate::Store;
-
-/// The types that are subscribed, in this order: nothing may be decided before policies are known. Control
-/// planes of other meshes never answer for the settings: nobody waits for them.
-pub const TYPES: [&str; 3] = [
-    type_url::AUTHORIZATION,
-    type_url::MESH_SETTINGS,
-    type_url::ADDRESS,
-];
 
 /// Pauses between attempts to connect.
 #[derive(Clone, Copy, Debug)]

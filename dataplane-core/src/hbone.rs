@@ -11,7 +11,7 @@ mod window;
 use std::time::Duration;
 
 pub use pool::{Connected, Place, Pool, PoolConfig};
-pub use request::{Asked, BadRequest, Destination, Opening, baggage};
+pub use request::{Asked, BadRequest, Claim, Destination, Opening, baggage};
 pub use server::{Incoming, serve};
 pub use tunnel::OpenError;
 pub use window::{Window, Windows};

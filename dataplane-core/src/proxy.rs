@@ -5,6 +5,7 @@ mod accept;
 mod connections;
 mod evaluate;
 mod failure;
+mod home;
 mod inbound;
 mod outbound;
 mod pod;
@@ -14,20 +15,26 @@ mod tests;
 mod tunnels;
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use tokio::net::TcpListener;
 use tokio::time::{MissedTickBehavior, interval};
 
-pub use connections::{Connection, Direction};
+pub use connections::{Connection, Direction, Tracked};
 pub use evaluate::NotAnswered;
+pub use failure::Failure;
+pub use home::{Home, Waypoint};
+pub use inbound::Reached;
 pub use pod::Pod;
+pub use tunnels::{Stream, Streams};
 
-use crate::authorize::authorize;
 use crate::hbone::PoolConfig;
 use crate::state::{Placement, Workload};
-use crate::telemetry::{Layer, Metrics};
+use crate::telemetry::{Layer, Metrics, Record, Reporter};
 use crate::{Certificates, Drain, Store};
+use accept::Capture;
 use connections::Connections;
 use pod::Served;
 use probe::Probes;
@@ -138,8 +145,21 @@ impl Proxy {
 
     /// Serves a pod from now on, in place of one with the same uid.
     pub fn add_pod(self: &Arc<Self>, pod: Pod) {
-        self.certificates.fetch_ahead(&pod.identity);
-        let served = Served::start(self, pod);
+        let (served, captures) = pod.split(self);
+        self.serve(served, captures);
+    }
+
+    /// Serves a waypoint from now on, whose `streams` say what becomes of what is asked in tunnels to it.
+    pub fn add_waypoint(self: &Arc<Self>, waypoint: Waypoint, streams: impl FnOnce(Home) -> Streams) {
+        let (served, listener) = waypoint.split(self);
+        let served = Arc::new(served);
+        let streams = streams(Home::new(self.clone(), served.clone()));
+        self.serve(served, vec![(Capture::Hbone(streams), listener)]);
+    }
+
+    fn serve(self: &Arc<Self>, served: Arc<Served>, captures: Vec<(Capture, TcpListener)>) {
+        self.certificates.fetch_ahead(&served.identity);
+        served.start(self, captures);
         let mut pods = self.pods.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(replaced) = pods.insert(served.uid.clone(), served) {
             replaced.retire();
@@ -187,6 +207,15 @@ impl Proxy {
         self.served().iter().map(|pod| pod.uid.clone()).collect()
     }
 
+    /// The record of a connection that arrives here from `source`.
+    fn record(&self, source: SocketAddr) -> Record {
+        let reporter = match self.config.plane {
+            Layer::Waypoint => Reporter::Waypoint,
+            _ => Reporter::Destination,
+        };
+        Record::new(&self.metrics, reporter, source)
+    }
+
     fn pod(&self, uid: &str) -> Option<Arc<Served>> {
         let pods = self.pods.read().unwrap_or_else(PoisonError::into_inner);
         pods.get(uid).cloned()
@@ -213,13 +242,7 @@ impl Proxy {
         let mut changes = self.store.changes();
         while changes.changed().await.is_ok() {
             for live in self.connections.decided() {
-                let Some(server) = self.store.workload(&live.server) else {
-                    continue;
-                };
-                let (peer, source, destination) = (&live.peer, live.source.ip(), live.destination);
-                if let Err(denied) = authorize(&self.store, peer, &server, source, destination, None) {
-                    live.cut(denied);
-                }
+                live.enforce(&self.store);
                 tokio::task::consume_budget().await;
             }
         }

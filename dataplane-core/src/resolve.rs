@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rand::Rng;
 
 use crate::Store;
-use crate::balance::choose;
+use crate::balance::{Endpoint, choose, choose_waypoint};
 use crate::state::{Mode, Service, Workload};
 
 #[cfg(test)]
@@ -24,6 +24,20 @@ pub enum Target {
         /// The service that was dialled, if it was one.
         service: Option<Arc<Service>>,
     },
+    /// Through a waypoint, which serves what was dialled.
+    Waypoint {
+        /// The waypoint and its listener.
+        waypoint: Endpoint,
+        /// What was dialled.
+        dialled: Dialled,
+    },
+    /// A waypoint serves what was dialled, and none of its endpoints may be chosen.
+    NoWaypoint {
+        /// The waypoint's service.
+        waypoint: String,
+        /// What was dialled.
+        dialled: Dialled,
+    },
     /// As it was: an address that is not known, or the client's own.
     Passthrough(SocketAddr),
     /// The service has no endpoint that may be chosen.
@@ -35,6 +49,17 @@ pub enum Target {
     Refused,
 }
 
+/// What a client dialled that a waypoint serves.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dialled {
+    /// As it was dialled.
+    pub address: SocketAddr,
+    /// The service whose address it is, if it is one's.
+    pub service: Option<Arc<Service>>,
+    /// The workload whose address it is, if it is one's.
+    pub workload: Option<Arc<Workload>>,
+}
+
 /// Decides where the connection of `client` to `destination` goes.
 pub fn resolve(store: &Store, client: &Workload, destination: SocketAddr, random: &mut impl Rng) -> Target {
     let destination = SocketAddr::new(destination.ip().to_canonical(), destination.port());
@@ -42,21 +67,41 @@ pub fn resolve(store: &Store, client: &Workload, destination: SocketAddr, random
         return Target::Passthrough(destination);
     }
     let known = store.snapshot();
+    let mut through = |waypoint: &str, service, workload| {
+        let dialled = Dialled {
+            address: destination,
+            service,
+            workload,
+        };
+        match choose_waypoint(&known, waypoint, &[client.into()], destination.ip(), random) {
+            Some(waypoint) => Target::Waypoint { waypoint, dialled },
+            None => Target::NoWaypoint {
+                waypoint: waypoint.to_owned(),
+                dialled,
+            },
+        }
+    };
     let Some(service) = known.service_at(destination.ip()) else {
         return match known.workload_at(destination.ip()) {
-            Some(workload) => Target::Workload {
-                workload,
-                address: destination,
-                service: None,
+            Some(workload) => match workload.waypoint.clone() {
+                Some(waypoint) => through(&waypoint, None, Some(workload)),
+                None => Target::Workload {
+                    workload,
+                    address: destination,
+                    service: None,
+                },
             },
             None if known.is_unread(destination.ip()) || known.registry_only() => Target::Refused,
             None => Target::Passthrough(destination),
         };
     };
+    if let Some(waypoint) = &service.waypoint {
+        return through(waypoint, Some(service.clone()), None);
+    }
     if service.load_balancing.mode == Mode::Passthrough {
         return Target::Passthrough(destination);
     }
-    match choose(&known, &service, client, destination, random) {
+    match choose(&known, &service, &[client.into()], destination, random) {
         None => Target::NoEndpoint { service },
         // A workload dialling itself is never tunnelled, whatever the way.
         Some(chosen) if chosen.workload.uid == client.uid => Target::Passthrough(chosen.address),

@@ -23,7 +23,7 @@ pub use extension::{Isolation, Plane};
 pub use policies::{Guarding, Policies};
 pub use settings::Settings;
 pub use snapshot::Snapshot;
-pub use store::{Refusal, Store};
+pub use store::{Consumer, Refusal, Store, decode};
 
 /// One workload: a pod, as a rule.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,7 +50,9 @@ pub struct Workload {
     pub policies: Vec<String>,
     /// Which plane serves it, where the control plane says.
     pub placement: Option<Placement>,
-    /// The waypoint that its traffic must have passed, if any.
+    /// The waypoint that whoever dials its address is sent through: its service, `NAMESPACE/HOSTNAME`.
+    pub waypoint: Option<String>,
+    /// What its traffic must have passed, if anything, however it came.
     pub guard: Option<Guard>,
     /// Whether it may be chosen as an endpoint.
     pub healthy: bool,
@@ -164,6 +166,8 @@ pub struct Service {
     pub identities: Vec<Identity>,
     /// Which endpoints are preferred.
     pub load_balancing: LoadBalancing,
+    /// The waypoint that whoever dials it is sent through: that one's service, `NAMESPACE/HOSTNAME`.
+    pub waypoint: Option<String>,
 }
 
 impl Service {

@@ -20,7 +20,7 @@ pub enum Reporter {
     Source,
     /// The server's plane.
     Destination,
-    /// What stands between them.
+    /// A waypoint between them.
     Waypoint,
 }
 

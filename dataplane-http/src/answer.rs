@@ -67,9 +67,10 @@ impl Refusal {
             Self::Open(failure) if failure.flag == Flag::Deny => StatusCode::FORBIDDEN,
             Self::Broken(_) => StatusCode::BAD_GATEWAY,
             Self::TimedOut(_) => StatusCode::GATEWAY_TIMEOUT,
-            Self::Unknown | Self::NoEndpoint(_) | Self::Denied(Denied::NotSynced) | Self::Open(_) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::Unknown
+            | Self::NoEndpoint(_)
+            | Self::Denied(Denied::NotSynced | Denied::Closed(_))
+            | Self::Open(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 

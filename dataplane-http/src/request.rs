@@ -266,7 +266,8 @@ impl Connection {
         if port > 0 {
             dialled.set_port(port);
         }
-        match choose(&known, &service, &self.downstream.near, dialled, &mut rand::rng()) {
+        let near = self.downstream.vantages();
+        match choose(&known, &service, &near, dialled, &mut rand::rng()) {
             Some(endpoint) => Ok(Server {
                 endpoint,
                 service: Some(service),

@@ -2,6 +2,7 @@
 //! head in, a rule out; chance is passed in. A route that cannot be understood is refused whole.
 
 mod compile;
+mod consume;
 mod matching;
 mod table;
 #[cfg(test)]

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 use trefoil_dataplane_core::Authorized;
-use trefoil_dataplane_core::balance::Endpoint;
+use trefoil_dataplane_core::balance::{Endpoint, Vantage, vantages};
 use trefoil_dataplane_core::identify::Peer;
-use trefoil_dataplane_core::state::{Service, Workload};
+use trefoil_dataplane_core::state::{Locality, Service, Workload};
 use trefoil_dataplane_core::telemetry::{Flag, Layer};
 
 /// Bytes both ways.
@@ -26,8 +26,10 @@ pub struct Downstream {
     pub source: SocketAddr,
     /// The client's workload, where it is known.
     pub client: Option<Arc<Workload>>,
-    /// From whose place endpoints are chosen: the client's, else this plane's own.
-    pub near: Arc<Workload>,
+    /// Where the client says that it is; empty where it does not.
+    pub said: Locality,
+    /// This plane's own workload.
+    pub own: Arc<Workload>,
     /// What was dialled.
     pub destination: SocketAddr,
     /// The service that was dialled.
@@ -37,6 +39,11 @@ pub struct Downstream {
 }
 
 impl Downstream {
+    /// From where endpoints are chosen.
+    pub(crate) fn vantages(&self) -> [Vantage<'_>; 2] {
+        vantages(self.client.as_deref(), &self.said, &self.own)
+    }
+
     /// Whose upstream connections these may be: never another's.
     pub(crate) fn owner(&self) -> Owner {
         Owner {

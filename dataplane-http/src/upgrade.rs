@@ -10,6 +10,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 use trefoil_dataplane_core::authorize::{Authorized, authorize};
+use trefoil_dataplane_core::balance::choose;
 use trefoil_dataplane_core::forward::Counters;
 use trefoil_dataplane_core::telemetry::{self as connections, Flag, Layer, Outcome};
 
@@ -70,7 +71,7 @@ async fn open(
     record.destination.workload = Some(to.workload.clone());
     record.destination.identity = Some(to.workload.identity.clone());
     let authorized = authorized(engine, downstream, &server)?;
-    record.audited(authorized.audit());
+    record.allowed(&authorized);
     let upstream = engine.carrier.open(&server, &authorized, downstream).await?;
     Ok((server, upstream))
 }
@@ -83,9 +84,8 @@ fn server(engine: &Shared, downstream: &Downstream) -> Result<Server, Refusal> {
     }
     let dialled = service.ok_or(Refusal::Unknown)?;
     let known = engine.store.snapshot();
-    let (near, destination) = (&downstream.near, downstream.destination);
-    let chosen =
-        trefoil_dataplane_core::balance::choose(&known, &dialled, near, destination, &mut rand::rng());
+    let (near, destination) = (downstream.vantages(), downstream.destination);
+    let chosen = choose(&known, &dialled, &near, destination, &mut rand::rng());
     match chosen {
         Some(endpoint) => Ok(Server {
             endpoint,

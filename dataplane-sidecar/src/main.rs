@@ -1,7 +1,6 @@
 //! `trefoil-sidecar`: the data plane of one workload, in its own network namespace, with its own identity.
 //! Parses flags, builds the parts, runs until a signal, drains. It never acts for anybody else.
 
-mod admin;
 mod options;
 mod placement;
 mod run;
@@ -20,6 +19,6 @@ fn main() -> anyhow::Result<()> {
         .build()?;
     match options.command {
         Command::Run(run) => runtime.block_on(run::run(&run)),
-        Command::Admin(admin) => runtime.block_on(admin::ask(&admin)),
+        Command::Admin(admin) => Ok(runtime.block_on(admin.ask())?),
     }
 }

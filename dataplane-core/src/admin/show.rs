@@ -43,6 +43,7 @@ fn workload(workload: &Workload) -> Value {
             Guard::Waypoint { identity, .. } => identity.to_string(),
             Guard::Closed(reason) => reason.clone(),
         }),
+        "waypoint": workload.waypoint,
         "healthy": workload.healthy,
     })
 }

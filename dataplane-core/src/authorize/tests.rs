@@ -1,11 +1,13 @@
+use prost::Message;
 use prost_types::Any;
 use trefoil_api::Identity;
 use trefoil_api::proto::envoy::service::discovery::v3::Resource;
 use trefoil_api::proto::istio::security::{self, Authorization, string_match::MatchType};
+use trefoil_api::proto::trefoil::v1 as extension;
 use trefoil_api::proto::type_url;
 
 use super::*;
-use crate::state::tests::{of_policies, of_workloads, policy, removal, workload};
+use crate::state::tests::{guarded, of_policies, of_workloads, policy, removal, workload};
 
 fn store(policies: &[Authorization], named: &[&str]) -> Store {
     let store = Store::new();
@@ -168,4 +170,39 @@ fn a_selected_policy_that_was_refused_closes_only_those_it_selects() {
         ask(&store, &web()).expect_err("closed"),
         Denied::Policy(Reason::Unknown("shop/bad".into()))
     );
+}
+
+/// Its guard has decided; whoever was its guard once has not, and nobody passes one that is closed.
+#[test]
+fn whom_the_guard_forwards_it_has_decided_about() {
+    use security::{Action, Scope};
+    let deny = of(policy("no-web", Scope::Namespace, Action::Deny), WEB);
+    let store = store(&[deny], &[]);
+    let identity = |account| Identity::new("cluster.local", "shop", account).expect("an identity");
+    let forwarded = |by| Peer::Forwarded {
+        identity: Some(identity("web")),
+        by: identity(by),
+    };
+    assert!(ask(&store, &forwarded("door")).is_err(), "without guard");
+    let cart = guarded(workload("cart", [10, 0, 0, 1]), "door");
+    assert_eq!(store.apply(&of_workloads(&[cart])), []);
+    let allowed = ask(&store, &forwarded("door")).expect("enforced");
+    assert_eq!(
+        allowed.reason().to_string(),
+        "enforced by its waypoint, spiffe://cluster.local/ns/shop/sa/door"
+    );
+    for other in [forwarded("gate"), web()] {
+        assert!(ask(&store, &other).is_err(), "{other:?}");
+    }
+    let mut closed = guarded(workload("cart", [10, 0, 0, 1]), "door");
+    let guard = extension::Guard {
+        closed: "two services, two waypoints".into(),
+        ..extension::Guard::default()
+    };
+    closed.extensions[0].config.as_mut().expect("a guard").value = guard.encode_to_vec();
+    assert_eq!(store.apply(&of_workloads(&[closed])), []);
+    for peer in [forwarded("door"), web(), Peer::Unauthenticated] {
+        let denied = ask(&store, &peer).expect_err("closed");
+        assert_eq!(denied.to_string(), "closed: two services, two waypoints");
+    }
 }

@@ -73,7 +73,7 @@ fn pick(store: &Store, seed: u64) -> Option<Endpoint> {
     choose(
         &known,
         &service,
-        &client,
+        &[client.as_ref().into()],
         dialled,
         &mut SmallRng::seed_from_u64(seed),
     )

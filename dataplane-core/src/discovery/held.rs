@@ -8,8 +8,8 @@
 use std::collections::{HashMap, HashSet};
 
 use trefoil_api::proto::envoy::service::discovery::v3::{DeltaDiscoveryResponse, Resource};
+use trefoil_api::proto::type_url;
 
-use super::TYPES;
 use crate::state::Refusal;
 
 /// Every resource, by type and name.
@@ -60,20 +60,19 @@ impl Held {
             .collect()
     }
 
-    /// Everything held, as one response a type, policies first. Types that were never answered are left out.
+    /// Everything held, as one response a type, workloads last: nothing may be decided before policies are
+    /// known. Types that were never answered are left out.
     #[must_use]
     pub fn responses(&self) -> Vec<DeltaDiscoveryResponse> {
-        TYPES
-            .iter()
-            .filter_map(|type_url| {
-                let resources = self.types.get(*type_url)?;
-                Some(DeltaDiscoveryResponse {
-                    type_url: (*type_url).into(),
-                    resources: resources.values().cloned().collect(),
-                    ..DeltaDiscoveryResponse::default()
-                })
-            })
-            .collect()
+        let mut types: Vec<_> = self.types.iter().collect();
+        types.sort_by_key(|(type_url, _)| *type_url == type_url::ADDRESS);
+        let response =
+            |(type_url, resources): (&String, &imbl::OrdMap<String, Resource>)| DeltaDiscoveryResponse {
+                type_url: type_url.clone(),
+                resources: resources.values().cloned().collect(),
+                ..DeltaDiscoveryResponse::default()
+            };
+        types.into_iter().map(response).collect()
     }
 
     /// How many resources are held.

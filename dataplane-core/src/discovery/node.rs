@@ -9,7 +9,8 @@ use trefoil_api::proto::envoy::service::discovery::v3 as discovery;
 /// Who asks.
 #[derive(Clone, Debug)]
 pub struct Node {
-    /// `ztunnel` for a node proxy (the word that control planes of such meshes know), else `sidecar`.
+    /// `ztunnel` for a node proxy and `waypoint` for a waypoint (the words that control planes of such meshes
+    /// know), else `sidecar`.
     pub role: &'static str,
     /// Name of our pod.
     pub pod: String,

@@ -9,7 +9,7 @@ use trefoil_api::proto::envoy::service::discovery::v3::{
 };
 
 use super::stubs::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
-use super::{ControlPlaneError, Discovery, TYPES};
+use super::{ControlPlaneError, Discovery};
 use crate::state::Refusal;
 
 /// Responses hold whole meshes at first.
@@ -40,8 +40,9 @@ impl Discovery {
         let channel = self.control_plane.connect().await?;
         let mut client =
             AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(LARGEST_RESPONSE);
-        let (requests, outbound) = mpsc::channel(TYPES.len() * 2);
-        for request in self.subscriptions() {
+        let subscriptions = self.subscriptions();
+        let (requests, outbound) = mpsc::channel(subscriptions.len() * 2);
+        for request in subscriptions {
             requests.send(request).await.map_err(|_| StreamEnd::Closed)?;
         }
         let mut call = tonic::Request::new(ReceiverStream::new(outbound));
@@ -63,11 +64,11 @@ impl Discovery {
     /// Everything of all types, and what is held already.
     fn subscriptions(&self) -> Vec<DeltaDiscoveryRequest> {
         let held = self.held.borrow();
-        TYPES
-            .iter()
+        let types = self.store.types().into_iter();
+        types
             .map(|type_url| DeltaDiscoveryRequest {
                 node: Some(self.node.message()),
-                type_url: (*type_url).into(),
+                type_url: type_url.into(),
                 initial_resource_versions: held.versions(type_url),
                 ..DeltaDiscoveryRequest::default()
             })
@@ -93,7 +94,7 @@ impl Discovery {
                 status.refused = refusals.iter().map(ToString::to_string).collect();
             }
         });
-        if TYPES.contains(&response.type_url.as_str()) {
+        if self.store.types().contains(&response.type_url.as_str()) {
             let mut taken = None;
             self.held
                 .send_modify(|held| taken = Some(held.apply(response, &refusals)));

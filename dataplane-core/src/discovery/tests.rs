@@ -14,6 +14,7 @@ use trefoil_api::proto::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DiscoveryRequest, DiscoveryResponse,
 };
 use trefoil_api::proto::istio::v1::auth::{IstioCertificateRequest, IstioCertificateResponse};
+use trefoil_api::proto::type_url;
 
 use super::stubs::certificate::istio_certificate_service_server::{
     IstioCertificateService, IstioCertificateServiceServer,
@@ -203,7 +204,7 @@ async fn policies_first_then_what_is_good_is_taken_and_what_is_not_is_refused() 
     let first = stream.request().await;
     let later = [stream.request().await, stream.request().await];
     let asked = [&first, &later[0], &later[1]].map(|request| request.type_url.as_str());
-    assert_eq!(asked, TYPES);
+    assert_eq!(asked.to_vec(), store.types());
     assert!(first.resource_names_subscribe.is_empty(), "everything");
     let node = first.node.expect("who asks");
     assert_eq!(node.id, "sidecar~10.0.0.1~web.shop~shop.svc.cluster.local");
@@ -237,7 +238,7 @@ async fn after_an_interruption_it_says_what_it_holds() {
     let client = running.client(&store, Held::new());
     tokio::spawn(client.run());
     let mut stream = running.opened().await;
-    for _ in TYPES {
+    for _ in store.types() {
         stream.request().await;
     }
     stream

@@ -1,10 +1,12 @@
 //! The CONNECT request: what a client asks for, and what a server understands of it.
 
+use std::fmt;
 use std::net::SocketAddr;
 
 use http::header::{HeaderMap, HeaderValue};
 use http::{Method, Request, Uri, request};
 use rand::Rng;
+use trefoil_api::Identity;
 use trefoil_api::names::header;
 
 use crate::sockets::canonical;
@@ -13,19 +15,36 @@ use crate::state::{Locality, Workload};
 #[cfg(test)]
 mod tests;
 
+const REGION: &str = "cloud.region";
+const ZONE: &str = "cloud.availability_zone";
+
 /// What a client asks a server's plane for.
 #[derive(Clone, Debug)]
 pub struct Opening<'a> {
     /// The application.
     pub destination: SocketAddr,
-    /// xDS uid of the workload that is meant: a reused address is noticed by it.
-    pub destination_uid: &'a str,
+    /// xDS uid of the workload that is meant, where it is the tunnel's other end: a reused address is noticed
+    /// by it.
+    pub destination_uid: Option<&'a str>,
     /// The client's end of the captured connection.
     pub source: SocketAddr,
     /// The service that was dialled.
     pub service: Option<&'a str>,
-    /// Who the client is, for telemetry: [`baggage`].
-    pub baggage: HeaderValue,
+    /// Who the client is, for telemetry and for where it is: [`baggage`].
+    pub baggage: Option<HeaderValue>,
+    /// Whom this end speaks for; none: for itself.
+    pub claim: Option<Claim>,
+}
+
+/// What one end says of whom it speaks for (header `trefoil-peer`). Worth nothing until it is believed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// For this client.
+    Client(Identity),
+    /// For a client that has proved nothing.
+    Nobody,
+    /// It is not readable.
+    Unreadable,
 }
 
 /// What a client asked for.
@@ -37,8 +56,12 @@ pub struct Asked {
     pub uid: Option<String>,
     /// Hostname of the service that the client dialled, where it says so; for telemetry only.
     pub service: Option<String>,
-    /// The request claims a forwarded identity.
-    pub claims_peer: bool,
+    /// The client's end of the connection, where the other end says so. It says nothing alone.
+    pub source: Option<SocketAddr>,
+    /// Where the client is, where it says so; empty otherwise.
+    pub locality: Locality,
+    /// Whom the other end claims to speak for.
+    pub claim: Option<Claim>,
 }
 
 /// Where a client wants to go.
@@ -73,16 +96,20 @@ impl Opening<'_> {
             .uri(Uri::builder().authority(authority).build()?)
             .body(())?;
         let headers = request.headers_mut();
-        headers.insert("baggage", self.baggage.clone());
+        if let Some(baggage) = &self.baggage {
+            headers.insert("baggage", baggage.clone());
+        }
         headers.insert("forwarded", HeaderValue::try_from(self.forwarded())?);
         headers.insert(
             "traceparent",
             HeaderValue::try_from(traceparent(&mut rand::rng()))?,
         );
-        headers.insert(
-            header::DESTINATION_UID,
-            HeaderValue::try_from(self.destination_uid)?,
-        );
+        if let Some(uid) = self.destination_uid {
+            headers.insert(header::DESTINATION_UID, HeaderValue::try_from(uid)?);
+        }
+        if let Some(claim) = &self.claim {
+            headers.insert(header::PEER, HeaderValue::try_from(claim.to_string())?);
+        }
         Ok(request)
     }
 
@@ -119,8 +146,8 @@ pub fn baggage(workload: &Workload) -> HeaderValue {
         (&by_kind, &workload.workload_name),
         ("service.name", &workload.canonical_name),
         ("service.version", &workload.canonical_revision),
-        ("cloud.region", region),
-        ("cloud.availability_zone", zone),
+        (REGION, region),
+        (ZONE, zone),
     ];
     let text: Vec<String> = members
         .into_iter()
@@ -146,8 +173,35 @@ impl Asked {
             destination: destination(authority.as_str())?,
             uid,
             service: service(&parts.headers),
-            claims_peer: parts.headers.contains_key(header::PEER),
+            source: source(&parts.headers),
+            locality: locality(&parts.headers),
+            claim: claim(&parts.headers),
         })
+    }
+}
+
+impl fmt::Display for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Client(identity) => identity.fmt(f),
+            // What is not readable is no client.
+            Self::Nobody | Self::Unreadable => f.write_str(header::NOBODY),
+        }
+    }
+}
+
+/// One header, which is one identity or [`header::NOBODY`].
+fn claim(headers: &HeaderMap) -> Option<Claim> {
+    let mut values = headers.get_all(header::PEER).iter();
+    let (first, second) = (values.next()?, values.next());
+    let read = match first.to_str() {
+        Ok(header::NOBODY) => Ok(Claim::Nobody),
+        Ok(text) => text.parse().map(Claim::Client).map_err(|_| ()),
+        Err(_) => Err(()),
+    };
+    match (read, second) {
+        (Ok(claim), None) => Some(claim),
+        _ => Some(Claim::Unreadable),
     }
 }
 
@@ -173,9 +227,31 @@ fn destination(authority: &str) -> Result<Destination, BadRequest> {
 
 /// `host=` of the first `forwarded` header; what cannot be read is not there, since it is telemetry only.
 fn service(headers: &HeaderMap) -> Option<String> {
+    forwarded(headers, "host=").map(str::to_owned)
+}
+
+/// `for=` of the first `forwarded` header.
+fn source(headers: &HeaderMap) -> Option<SocketAddr> {
+    forwarded(headers, "for=")?.parse().ok().map(canonical)
+}
+
+fn forwarded<'h>(headers: &'h HeaderMap, key: &str) -> Option<&'h str> {
     let value = headers.get("forwarded")?.to_str().ok()?;
-    let host = value
-        .split(';')
-        .find_map(|pair| pair.trim().strip_prefix("host="))?;
-    Some(host.trim_matches('"').to_owned())
+    let found = value.split(';').find_map(|pair| pair.trim().strip_prefix(key))?;
+    Some(found.trim_matches('"'))
+}
+
+/// What [`baggage`] says of where the client is; only ever a preference among endpoints.
+fn locality(headers: &HeaderMap) -> Locality {
+    let text = headers.get("baggage").and_then(|value| value.to_str().ok());
+    let value = |key: &str| {
+        let mut members = text.unwrap_or_default().split(',');
+        let found = members.find_map(|member| member.trim().strip_prefix(key)?.strip_prefix('='));
+        found.unwrap_or_default().to_owned()
+    };
+    Locality {
+        region: value(REGION),
+        zone: value(ZONE),
+        subzone: String::new(),
+    }
 }

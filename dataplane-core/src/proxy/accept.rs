@@ -11,18 +11,19 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::pod::Served;
+use super::tunnels::Streams;
 use super::{Proxy, inbound, outbound, tunnels};
 use crate::sockets::canonical;
 
 /// How a connection came here.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone)]
 pub(super) enum Capture {
     /// The pod dialled.
     Outbound,
     /// Somebody dialled the pod.
     Plaintext,
-    /// Somebody's plane dialled this one.
-    Hbone,
+    /// Somebody's plane dialled this one, for what becomes of such streams.
+    Hbone(Streams),
 }
 
 /// A pod that leaves is served for so many quiet times at most, should its listener never be quiet.
@@ -32,7 +33,7 @@ const IMPATIENCE: u32 = 10;
 pub(super) async fn accept(proxy: Arc<Proxy>, pod: Arc<Served>, listener: TcpListener, capture: Capture) {
     let mut last = None;
     loop {
-        let permit = permit(&proxy, &pod, capture).await;
+        let permit = permit(&proxy, &pod, &capture).await;
         let next = tokio::select! {
             biased;
             next = listener.accept(), if last.is_none() => next,
@@ -45,7 +46,7 @@ pub(super) async fn accept(proxy: Arc<Proxy>, pod: Arc<Served>, listener: TcpLis
             }
         };
         match next {
-            Ok((stream, source)) => start(&proxy, &pod, capture, stream, canonical(source), permit),
+            Ok((stream, source)) => start(&proxy, &pod, &capture, stream, canonical(source), permit),
             Err(error) => refused(&error).await,
         }
     }
@@ -63,7 +64,7 @@ fn quiet(proxy: &Proxy) -> Duration {
 fn start(
     proxy: &Arc<Proxy>,
     pod: &Arc<Served>,
-    capture: Capture,
+    capture: &Capture,
     stream: TcpStream,
     source: SocketAddr,
     permit: Option<OwnedSemaphorePermit>,
@@ -79,18 +80,21 @@ fn start(
             inbound::serve(proxy, serving, stream, source).await;
             drop(permit);
         })),
-        Capture::Hbone => drop(tasks.spawn(async move {
-            tunnels::serve(proxy, serving, stream, source, permit).await;
-        })),
+        Capture::Hbone(streams) => {
+            let streams = streams.clone();
+            drop(tasks.spawn(async move {
+                tunnels::serve(proxy, serving, streams, stream, source, permit).await;
+            }));
+        }
     }
 }
 
 /// Leave to take one more connection. None if the budget was closed, which it never is.
-async fn permit(proxy: &Proxy, pod: &Served, capture: Capture) -> Option<OwnedSemaphorePermit> {
+async fn permit(proxy: &Proxy, pod: &Served, capture: &Capture) -> Option<OwnedSemaphorePermit> {
     let (budget, name): (&Arc<Semaphore>, _) = match capture {
         Capture::Outbound => (&pod.budget.outbound, "outbound"),
         Capture::Plaintext => (&pod.budget.inbound, "inbound"),
-        Capture::Hbone => (&pod.budget.strangers, "strangers"),
+        Capture::Hbone(_) => (&pod.budget.strangers, "strangers"),
     };
     if let Ok(permit) = budget.clone().try_acquire_owned() {
         return Some(permit);

@@ -3,16 +3,19 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::authorize::Denied;
+use super::failure::Failure;
+use crate::Store;
+use crate::authorize::{Denied, authorize};
 use crate::forward::Counters;
 use crate::identify::Peer;
+use crate::state::Guard;
 
 /// Which way a connection goes, from its pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -22,6 +25,8 @@ pub enum Direction {
     Outbound,
     /// The pod is the server.
     Inbound,
+    /// The pod is a waypoint.
+    Through,
 }
 
 /// A connection, as the admin interface shows it.
@@ -54,8 +59,10 @@ pub(super) struct Live {
     pub(super) source: SocketAddr,
     pub(super) destination: SocketAddr,
     pub(super) peer: Peer,
-    /// xDS uid of the server, of inbound connections.
+    /// xDS uid of the server, of connections that are decided here.
     pub(super) server: String,
+    /// The waypoint that it was handed to decides about it.
+    pub(super) handed_over: AtomicBool,
     pub(super) counters: Arc<Counters>,
     pub(super) since: Instant,
     pub(super) cut: Mutex<Option<oneshot::Sender<Denied>>>,
@@ -69,7 +76,8 @@ pub(super) struct Connections {
 }
 
 /// A registered connection; dropped, it is registered no more.
-pub(super) struct Tracked {
+#[must_use]
+pub struct Tracked {
     id: u64,
     connections: Arc<Connections>,
     live: Arc<Live>,
@@ -77,8 +85,25 @@ pub(super) struct Tracked {
 }
 
 impl Live {
+    /// Cuts the connection if what is known now no longer allows it.
+    pub(super) fn enforce(&self, store: &Store) {
+        let Some(server) = store.workload(&self.server) else {
+            return;
+        };
+        let (source, destination) = (self.source.ip(), self.destination);
+        let decided = match &server.guard {
+            // The waypoint cuts what it no longer allows, from its end.
+            Some(Guard::Closed(reason)) => Err(Denied::Closed(reason.clone())),
+            _ if self.handed_over.load(Ordering::Relaxed) => Ok(()),
+            _ => authorize(store, &self.peer, &server, source, destination, None).map(drop),
+        };
+        if let Err(denied) = decided {
+            self.cut(denied);
+        }
+    }
+
     /// Ends the connection, which policy no longer allows.
-    pub(super) fn cut(&self, denied: Denied) {
+    fn cut(&self, denied: Denied) {
         let cut = self.cut.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(cut) = cut {
             // Gone by itself meanwhile.
@@ -103,6 +128,7 @@ impl Connections {
             destination,
             peer,
             server: server.to_owned(),
+            handed_over: AtomicBool::new(false),
             counters: Arc::default(),
             since: Instant::now(),
             cut: Mutex::new(Some(sender)),
@@ -117,10 +143,10 @@ impl Connections {
         }
     }
 
-    /// Those that policy of this proxy decides.
+    /// Those that are decided here.
     pub(super) fn decided(&self) -> Vec<Arc<Live>> {
-        let inbound = |live: &&Arc<Live>| live.direction == Direction::Inbound;
-        self.lock().values().filter(inbound).cloned().collect()
+        let decided = |live: &&Arc<Live>| live.direction != Direction::Outbound;
+        self.lock().values().filter(decided).cloned().collect()
     }
 
     pub(super) fn list(&self) -> Vec<Connection> {
@@ -151,12 +177,34 @@ impl Live {
 }
 
 impl Tracked {
-    pub(super) fn counters(&self) -> &Arc<Counters> {
+    /// What it has carried.
+    #[must_use]
+    pub fn counters(&self) -> &Arc<Counters> {
         &self.live.counters
     }
 
+    /// A waypoint decides about it from now on.
+    pub(super) fn handed_over(&self) {
+        self.live.handed_over.store(true, Ordering::Relaxed);
+    }
+
+    /// Connects, unless policy no longer allows the connection meanwhile.
+    pub async fn unless_cut<T, E>(
+        &mut self,
+        connecting: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, Failure>
+    where
+        Failure: From<E>,
+    {
+        tokio::select! {
+            biased;
+            denied = self.cut() => Err(denied.into()),
+            connected = connecting => Ok(connected?),
+        }
+    }
+
     /// Resolves if policy no longer allows the connection.
-    pub(super) async fn cut(&mut self) -> Denied {
+    pub async fn cut(&mut self) -> Denied {
         match (&mut self.cut).await {
             Ok(denied) => denied,
             Err(_) => std::future::pending().await,

@@ -11,11 +11,12 @@ use trefoil_api::question::{Arriving, Evaluation, Fault, Leaving, Route};
 
 use super::Proxy;
 use super::failure::Failure;
-use super::outbound::{Endpoint, Hop, hop, refused_address};
+use super::outbound::{Hop, hop, refused_address};
 use super::pod::Served;
 use crate::authorize::{Allowed, decide};
-use crate::resolve::{Target, resolve};
-use crate::state::Workload;
+use crate::balance::Endpoint;
+use crate::resolve::{Dialled, Target, resolve};
+use crate::state::{Guard, Service, Workload};
 use crate::telemetry::{Layer, Outcome};
 
 /// Why a question is not answered.
@@ -89,13 +90,18 @@ impl Proxy {
                 address,
                 service,
             } => {
-                let to = Endpoint {
-                    workload,
-                    address,
-                    service,
-                };
-                self.towards(&own, &to, &mut route);
+                let to = Endpoint { workload, address };
+                self.towards(&own, &to, service.as_deref(), &mut route);
                 return Ok(route);
+            }
+            Target::Waypoint { waypoint, dialled } => {
+                self::dialled(&mut route, &dialled);
+                through(&mut route, &waypoint, None);
+                return Ok(route);
+            }
+            Target::NoWaypoint { waypoint, dialled } => {
+                self::dialled(&mut route, &dialled);
+                Failure::NoWaypoint(waypoint)
             }
             Target::NoEndpoint { service } => {
                 route.service = Some(service.hostname.clone());
@@ -107,20 +113,29 @@ impl Proxy {
         Ok(route)
     }
 
-    fn towards(&self, own: &Workload, to: &Endpoint, route: &mut Route) {
+    fn towards(&self, own: &Workload, to: &Endpoint, service: Option<&Service>, route: &mut Route) {
         route.address = Some(to.address);
         route.workload = Some(to.workload.uid.clone());
-        route.service = to.service.as_ref().map(|service| service.hostname.clone());
+        route.service = service.map(|service| service.hostname.clone());
         match hop(self, own, to) {
             Hop::Plain => {}
             Hop::SameNode(_) => route.path = "same_node".into(),
-            Hop::Tunnel(plane) => {
-                route.path = "mutual_tls".into();
-                route.next_hop = Some(plane);
-                route.expected = to.expected().iter().map(ToString::to_string).collect();
-            }
+            Hop::Tunnel(_) => through(route, to, service),
         }
     }
+}
+
+/// What was dialled, which a waypoint serves.
+fn dialled(route: &mut Route, dialled: &Dialled) {
+    route.address = Some(dialled.address);
+    route.workload = dialled.workload.as_ref().map(|workload| workload.uid.clone());
+    route.service = dialled.service.as_ref().map(|service| service.hostname.clone());
+}
+
+fn through(route: &mut Route, hop: &Endpoint, service: Option<&Service>) {
+    route.path = "mutual_tls".into();
+    route.next_hop = Some(hop.plane());
+    route.expected = hop.expected(service).iter().map(ToString::to_string).collect();
 }
 
 /// The checks of a real arrival, in their order.
@@ -132,6 +147,9 @@ fn admit(
 ) -> Result<Allowed, Failure> {
     let destination: SocketAddr = question.destination;
     placed(server, destination)?;
+    if let Some(Guard::Waypoint { identity, .. }) = &server.guard {
+        return Ok(Allowed::by_guard(identity));
+    }
     let ends = (question.source, destination);
     Ok(decide(&proxy.store, client, server, ends, None)?)
 }

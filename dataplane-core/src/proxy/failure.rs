@@ -16,67 +16,111 @@ use crate::telemetry::{Flag, Layer, Outcome};
 
 /// Why a connection did not come about or was cut.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Failure {
+pub enum Failure {
+    /// The kernel does not say.
     #[error("where the connection was going is not known: {0}")]
     OriginalDestination(io::Error),
+    /// What was not redirected here has no business here.
     #[error("dialled a port of the plane itself: {0}")]
     Loop(SocketAddr),
+    /// Nothing can be decided for it.
     #[error("the workload of this pod is not known here yet")]
     OwnWorkloadUnknown,
+    /// The mesh's settings refuse strangers.
     #[error("{0} is not known, and only what is known may be reached (outbound: RegistryOnly)")]
     NotRegistered(SocketAddr),
+    /// How it may be reached is not known.
     #[error("{0} is of the mesh, but what the control plane says of it is not understood here")]
     NotUnderstood(SocketAddr),
+    /// Of a service.
     #[error("service {0} has no healthy endpoint")]
     NoEndpoint(String),
+    /// Of a waypoint's service.
+    #[error("waypoint {0} has no healthy endpoint")]
+    NoWaypoint(String),
+    /// The tunnel to a waypoint.
+    #[error("waypoint: {0}")]
+    Waypoint(#[source] OpenError),
+    /// The tunnel to the server's plane.
     #[error(transparent)]
     Tunnel(#[from] OpenError),
+    /// The application, or a server outside the mesh.
     #[error("application or address: {0}")]
     Connect(#[from] ConnectError),
+    /// By policy.
     #[error("{0}")]
     Denied(#[from] Denied),
+    /// The client was told what is no longer so.
     #[error("{0} is not here: its address was another's, or is now")]
     WrongDestination(String),
+    /// What is asked of a waypoint that it is not for.
+    #[error("{0} is not served by this waypoint")]
+    NotServed(String),
+    /// The request for a stream.
     #[error("{0}")]
     BadRequest(#[from] BadRequest),
+    /// At the client's end.
     #[error("TLS with the client's plane: {0}")]
     Tls(io::Error),
+    /// This end's.
     #[error("{0}")]
     Certificate(#[from] CertificateError),
+    /// The client.
     #[error("{0}")]
     Unidentified(#[from] Unidentified),
+    /// At the client's end.
     #[error("HTTP/2 with the client's plane: {0}")]
     Http2(#[from] h2::Error),
+    /// A flood of one workload is its own affair.
     #[error("what the server's workload may have of {0} is used up")]
     Budget(&'static str),
+    /// It broke while it was carried.
     #[error("{0}")]
     Forward(#[from] ForwardError),
+    /// Of a connection that was only tried.
     #[error("the server's plane has not answered within {0:?}")]
     PlaneSilent(Duration),
+    /// Of a connection that was only tried.
     #[error("nobody has answered within {0:?}")]
     Silent(Duration),
 }
 
 impl Failure {
     /// What is answered to a request for a tunnel's stream.
-    pub(super) fn status(&self) -> StatusCode {
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
         match self {
             Self::Denied(_) => StatusCode::UNAUTHORIZED,
-            Self::BadRequest(_) | Self::WrongDestination(_) | Self::Loop(_) => StatusCode::BAD_REQUEST,
+            Self::BadRequest(_)
+            | Self::WrongDestination(_)
+            | Self::NotServed(_)
+            | Self::Unidentified(_)
+            | Self::Loop(_) => StatusCode::BAD_REQUEST,
+            // What lies behind another hop of ours is answered as that one has answered it.
+            Self::Waypoint(OpenError::Refused(StatusCode::UNAUTHORIZED))
+            | Self::Tunnel(OpenError::Refused(StatusCode::UNAUTHORIZED)) => StatusCode::UNAUTHORIZED,
             _ => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
-    fn flag(&self) -> Flag {
+    /// Why a next hop could not be opened.
+    fn hop(&self) -> Option<&OpenError> {
         match self {
-            Self::Denied(_) | Self::Tunnel(OpenError::Refused(StatusCode::UNAUTHORIZED)) => Flag::Deny,
-            Self::Tls(_) | Self::Tunnel(OpenError::Tls(_)) => Flag::TlsFailure,
-            Self::Http2(_) | Self::Tunnel(OpenError::Http2(_)) => Flag::Http2Failure,
-            Self::Certificate(_) | Self::Unidentified(_) | Self::Tunnel(OpenError::Certificate(_)) => {
+            Self::Waypoint(error) | Self::Tunnel(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    fn flag(&self) -> Flag {
+        match (self, self.hop()) {
+            (Self::Denied(_), _) | (_, Some(OpenError::Refused(StatusCode::UNAUTHORIZED))) => Flag::Deny,
+            (Self::Tls(_), _) | (_, Some(OpenError::Tls(_))) => Flag::TlsFailure,
+            (Self::Http2(_), _) | (_, Some(OpenError::Http2(_))) => Flag::Http2Failure,
+            (Self::Certificate(_) | Self::Unidentified(_), _) | (_, Some(OpenError::Certificate(_))) => {
                 Flag::IdentityError
             }
             // Either end may reset what it likes; the connection had come about.
-            Self::Forward(_) => Flag::None,
+            (Self::Forward(_), _) => Flag::None,
             _ => Flag::Connect,
         }
     }
@@ -87,20 +131,25 @@ impl Failure {
             Self::Tunnel(error) if error.is_of_far_end() => Some(far.unwrap_or(plane)),
             Self::PlaneSilent(_) => Some(far.unwrap_or(plane)),
             Self::OriginalDestination(_) | Self::Loop(_) => Some(Layer::Redirection),
-            Self::Denied(_) | Self::Tunnel(OpenError::Refused(StatusCode::UNAUTHORIZED)) => {
-                Some(Layer::Policy)
-            }
+            Self::Denied(_) => Some(Layer::Policy),
             Self::Connect(ConnectError::Socket(_)) => Some(plane),
-            Self::Connect(_)
-            | Self::Silent(_)
-            | Self::NoEndpoint(_)
-            | Self::Tunnel(OpenError::Refused(StatusCode::SERVICE_UNAVAILABLE)) => Some(Layer::Application),
+            Self::Connect(_) | Self::Silent(_) | Self::NoEndpoint(_) => Some(Layer::Application),
             Self::Forward(_) => None,
-            _ => Some(plane),
+            Self::NoWaypoint(_) | Self::NotServed(_) => Some(Layer::Waypoint),
+            _ => match (self.hop(), self) {
+                (Some(OpenError::Refused(StatusCode::UNAUTHORIZED)), _) => Some(Layer::Policy),
+                (Some(OpenError::Refused(StatusCode::SERVICE_UNAVAILABLE)), _) => Some(Layer::Application),
+                // This end's own certificate is not the waypoint's fault.
+                (Some(OpenError::Certificate(_)), _) => Some(plane),
+                (_, Self::Waypoint(_)) => Some(Layer::Waypoint),
+                _ => Some(plane),
+            },
         }
     }
 
-    pub(super) fn outcome(&self, plane: Layer, far: Option<Layer>) -> Outcome {
+    /// What is reported, by `plane`, of a connection to a workload that is served by `far`.
+    #[must_use]
+    pub fn outcome(&self, plane: Layer, far: Option<Layer>) -> Outcome {
         let policy = match self {
             Self::Denied(denied) => denied.policy().map(str::to_owned),
             _ => None,

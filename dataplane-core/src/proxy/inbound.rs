@@ -1,10 +1,11 @@
 //! What arrives for a pod. However it came, it is decided here, and here alone an application is connected
-//! to.
+//! to; what has skipped the pod's waypoint is handed to that, which decides.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::TcpStream;
+use trefoil_api::Identity;
 use trefoil_api::proto::trefoil::v1::Plane;
 
 use super::Proxy;
@@ -14,11 +15,14 @@ use super::failure::Failure;
 use super::outbound::captured;
 use super::pod::Served;
 use crate::authorize::{Authorized, authorize};
+use crate::balance::choose_waypoint;
 use crate::forward::{Side, forward};
+use crate::guard::{Course, course};
+use crate::hbone::{Opening, baggage};
 use crate::identify::Peer;
-use crate::sockets;
 use crate::state::{Service, Workload};
-use crate::telemetry::{Layer, Party, Record, Reporter};
+use crate::telemetry::{Layer, Party, Record};
+use crate::{Store, sockets};
 
 /// A connection to decide.
 pub(super) struct Arrival {
@@ -30,17 +34,20 @@ pub(super) struct Arrival {
     pub(super) service: Option<Arc<Service>>,
 }
 
-/// A connection that was allowed, and its application.
-pub(super) struct Reached {
-    pub(super) application: TcpStream,
-    pub(super) record: Record,
-    pub(super) tracked: Tracked,
+/// A connection that may be carried.
+pub struct Reached {
+    /// The application, or the next hop.
+    pub server: Side,
+    /// What is reported of it.
+    pub record: Record,
+    /// Its registration.
+    pub tracked: Tracked,
 }
 
 /// Serves a connection that came as plaintext.
 pub(super) async fn serve(proxy: Arc<Proxy>, pod: Arc<Served>, client: TcpStream, source: SocketAddr) {
     let reached = Box::pin(async {
-        let record = Record::new(&proxy.metrics, Reporter::Destination, source);
+        let record = proxy.record(source);
         let destination = match captured(&pod, &client) {
             Ok(destination) => destination,
             Err(failure) => return Err(fail(&proxy, record, failure)),
@@ -67,8 +74,8 @@ pub(super) async fn reach(
     arrival: Arrival,
 ) -> Result<Reached, Failure> {
     match try_reach(proxy, pod, &mut record, arrival).await {
-        Ok((application, tracked)) => Ok(Reached {
-            application,
+        Ok((server, tracked)) => Ok(Reached {
+            server,
             record,
             tracked,
         }),
@@ -82,17 +89,18 @@ pub(super) async fn try_reach(
     pod: &Served,
     record: &mut Record,
     arrival: Arrival,
-) -> Result<(TcpStream, Tracked), Failure> {
+) -> Result<(Side, Tracked), Failure> {
     let Arrival {
         peer,
         source,
         destination,
         service,
     } = arrival;
+    record.source_address = source;
     record.destination_address = Some(destination);
     record.destination.identity = Some(pod.identity.clone());
     record.path = peer.path();
-    record.source = client(proxy, &peer, source);
+    record.source = client(&proxy.store, &peer, source);
     record.service = service;
     let (ends, of) = (
         (source, destination),
@@ -104,17 +112,48 @@ pub(super) async fn try_reach(
     record.destination.workload = Some(server.clone());
     // However it came: nobody is carried on to an address that is not the pod's.
     placed(&server, destination)?;
-    let authorized = authorize(&proxy.store, &peer, &server, source.ip(), destination, None)?;
-    record.policy = match authorized.reason() {
-        trefoil_api::policy::Reason::Matched(policy) => Some(policy.clone()),
-        _ => None,
+    let server = match course(&server, &peer) {
+        Course::HandOver { identity, service } => {
+            tracked.handed_over();
+            record.handed_to = Some(service.to_owned());
+            let waypoint = hand_over(proxy, pod, record, &server, (identity, service), &peer);
+            tracked.unless_cut(Box::pin(waypoint)).await?
+        }
+        Course::Decide => {
+            let authorized = authorize(&proxy.store, &peer, &server, source.ip(), destination, None)?;
+            record.allowed(&authorized);
+            tracked.unless_cut(application(pod, &authorized, source)).await?
+        }
     };
-    record.audited(authorized.audit());
-    tokio::select! {
-        biased;
-        denied = tracked.cut() => Err(denied.into()),
-        application = application(pod, &authorized, source) => Ok((application?, tracked)),
-    }
+    Ok((server, tracked))
+}
+
+/// A stream of a tunnel to the waypoint that guards the pod, as the pod, which says who its client is.
+async fn hand_over(
+    proxy: &Proxy,
+    pod: &Served,
+    record: &mut Record,
+    own: &Workload,
+    (identity, service): (&Identity, &str),
+    peer: &Peer,
+) -> Result<Side, Failure> {
+    let destination = record.destination_address.unwrap_or(record.source_address);
+    let chosen = {
+        let (known, from) = (proxy.store.snapshot(), [own.into()]);
+        choose_waypoint(&known, service, &from, destination.ip(), &mut rand::rng())
+    };
+    let waypoint = chosen.ok_or_else(|| Failure::NoWaypoint(service.to_owned()))?;
+    record.tunnel_address = Some(waypoint.address);
+    let opening = Opening {
+        destination,
+        destination_uid: None,
+        source: record.source_address,
+        service: record.service.as_ref().map(|service| service.hostname.as_str()),
+        baggage: record.source.workload.as_deref().map(baggage),
+        claim: Some(peer.claim()),
+    };
+    let opened = pod.open(proxy, waypoint.address, std::slice::from_ref(identity), &opening);
+    Ok(Side::Tunnel(opened.await.map_err(Failure::Waypoint)?))
 }
 
 /// Connects to the application from within its namespace, as the client where that is possible.
@@ -122,16 +161,17 @@ async fn application(
     pod: &Served,
     authorized: &Authorized,
     source: SocketAddr,
-) -> Result<TcpStream, sockets::ConnectError> {
-    sockets::connect(&*pod.dialer, authorized.destination(), Some(source.ip())).await
+) -> Result<Side, sockets::ConnectError> {
+    let connected = sockets::connect(&*pod.dialer, authorized.destination(), Some(source.ip()));
+    Ok(Side::Tcp(connected.await?))
 }
 
 /// The client. Its address alone says nothing: only together with a proven identity it names a workload.
-fn client(proxy: &Proxy, peer: &Peer, source: SocketAddr) -> Party {
+pub(super) fn client(store: &Store, peer: &Peer, source: SocketAddr) -> Party {
     let identity = peer.identity().cloned();
     let is_it = |workload: &Arc<Workload>| Some(&workload.identity) == identity.as_ref();
     Party {
-        workload: proxy.store.workload_at(source.ip()).filter(is_it),
+        workload: store.workload_at(source.ip()).filter(is_it),
         identity,
     }
 }
@@ -139,14 +179,14 @@ fn client(proxy: &Proxy, peer: &Peer, source: SocketAddr) -> Party {
 /// Carries an allowed connection to its end, or until policy no longer allows it.
 pub(super) async fn carry(proxy: &Proxy, client: Side, reached: Reached) {
     let Reached {
-        application,
+        server,
         mut record,
         mut tracked,
     } = reached;
     let counters = tracked.counters().clone();
     record.opened(&counters);
     let result = tokio::select! {
-        result = forward(client, Side::Tcp(application), &counters) => result.map_err(Failure::from),
+        result = forward(client, server, &counters) => result.map_err(Failure::from),
         denied = tracked.cut() => Err(denied.into()),
     };
     close(proxy, &mut record, &result);

@@ -6,26 +6,26 @@ use std::sync::Arc;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use trefoil_api::Identity;
-use trefoil_api::names::port;
 
 use super::Proxy;
 use super::connections::{Direction, Tracked};
 use super::failure::Failure;
 use super::inbound::{Arrival, Reached, close, fail, reach};
 use super::pod::Served;
+use crate::balance::Endpoint;
 use crate::forward::{Side, forward};
-use crate::hbone::{Connected, Opening, Place, baggage};
+use crate::hbone::{OpenError, Opening, baggage};
 use crate::identify::Peer;
 use crate::resolve::{Target, resolve};
 use crate::sockets;
-use crate::state::{Service, Tunnel, Workload};
+use crate::state::{Tunnel, Workload};
 use crate::telemetry::{Record, Reporter};
 
 /// The way to a server, open.
 pub(super) enum Way {
     /// A socket, or a stream of a tunnel.
     Open(Side),
-    /// The application itself, of a pod that is served here too.
+    /// The application itself, of a pod that is served here too, or its waypoint.
     SameNode(Box<Reached>, OwnedSemaphorePermit),
 }
 
@@ -88,12 +88,18 @@ pub(super) async fn connect(
             record.destination.identity = Some(workload.identity.clone());
             record.destination.workload = Some(workload.clone());
             record.service.clone_from(&service);
-            let to = Endpoint {
-                workload,
-                address,
-                service,
-            };
-            towards(proxy, pod, &own, to, record).await?
+            towards(proxy, pod, &own, Endpoint { workload, address }, record).await?
+        }
+        Target::Waypoint { waypoint, dialled } => {
+            record.dialled(&dialled);
+            // What was dialled is all that it is told: it chooses, and decides.
+            let hop = (waypoint.address, &*waypoint.expected(None));
+            let way = tunnel(proxy, pod, &own, hop, (dialled.address, None), record);
+            way.await.map_err(Failure::Waypoint)?
+        }
+        Target::NoWaypoint { waypoint, dialled } => {
+            record.dialled(&dialled);
+            return Err(Failure::NoWaypoint(waypoint));
         }
         Target::NoEndpoint { service } => {
             record.service = Some(service.clone());
@@ -110,13 +116,6 @@ pub(super) fn refused_address(proxy: &Proxy, destination: SocketAddr) -> Failure
         return Failure::NotUnderstood(destination);
     }
     Failure::NotRegistered(destination)
-}
-
-/// The endpoint that was chosen.
-pub(super) struct Endpoint {
-    pub(super) workload: Arc<Workload>,
-    pub(super) address: SocketAddr,
-    pub(super) service: Option<Arc<Service>>,
 }
 
 /// How an endpoint is reached.
@@ -136,21 +135,7 @@ pub(super) fn hop(proxy: &Proxy, own: &Workload, to: &Endpoint) -> Hop {
     }
     match proxy.same_node(own, &to.workload) {
         Some(server) => Hop::SameNode(server),
-        None => Hop::Tunnel(SocketAddr::new(to.address.ip(), port::HBONE)),
-    }
-}
-
-impl Endpoint {
-    /// Who the server may be: the workload, or whom the dialled service names beside its endpoints' own.
-    pub(super) fn expected(&self) -> Vec<Identity> {
-        let mut expected = vec![self.workload.identity.clone()];
-        let named = self.service.iter().flat_map(|service| &service.identities);
-        for identity in named {
-            if !expected.contains(identity) {
-                expected.push(identity.clone());
-            }
-        }
-        expected
+        None => Hop::Tunnel(to.plane()),
     }
 }
 
@@ -169,12 +154,13 @@ async fn towards(
         }
         Hop::SameNode(server) => {
             record.path = "same_node";
-            same_node(proxy, pod, &server, to, record.source_address).await
+            same_node(proxy, pod, &server, to, record).await
         }
         Hop::Tunnel(plane) => {
-            record.path = "mutual_tls";
-            record.tunnel_address = Some(plane);
-            tunnel(proxy, pod, own, &to, plane, record.source_address).await
+            let expected = to.expected(record.service.as_deref());
+            let uid = Some(to.workload.uid.as_str());
+            let through = (plane, expected.as_slice());
+            Ok(tunnel(proxy, pod, own, through, (to.address, uid), record).await?)
         }
     }
 }
@@ -184,14 +170,15 @@ async fn same_node(
     pod: &Served,
     server: &Served,
     to: Endpoint,
-    source: SocketAddr,
+    record: &Record,
 ) -> Result<Way, Failure> {
+    let source = record.source_address;
     let inbound = Record::new(&proxy.metrics, Reporter::Destination, source);
     let arrival = Arrival {
         peer: Peer::same_node(pod.identity.clone()),
         source,
         destination: to.address,
-        service: to.service,
+        service: record.service.clone(),
     };
     let permit = match server.room(proxy) {
         Ok(permit) => permit,
@@ -199,6 +186,29 @@ async fn same_node(
     };
     let reached = reach(proxy, server, inbound, arrival).await?;
     Ok(Way::SameNode(Box::new(reached), permit))
+}
+
+/// A stream of a tunnel to the plane there, for `destination`.
+async fn tunnel(
+    proxy: &Proxy,
+    pod: &Served,
+    own: &Workload,
+    (plane, expected): (SocketAddr, &[Identity]),
+    (destination, destination_uid): (SocketAddr, Option<&str>),
+    record: &mut Record,
+) -> Result<Way, OpenError> {
+    record.path = "mutual_tls";
+    record.tunnel_address = Some(plane);
+    let opening = Opening {
+        destination,
+        destination_uid,
+        source: record.source_address,
+        service: record.service.as_ref().map(|service| service.hostname.as_str()),
+        baggage: Some(baggage(own)),
+        claim: None,
+    };
+    let stream = pod.open(proxy, plane, expected, &opening).await?;
+    Ok(Way::Open(Side::Tunnel(stream)))
 }
 
 /// A connection for which the server's pod has no room leaves its line at the server's end too.
@@ -221,42 +231,6 @@ async fn direct(pod: &Served, address: SocketAddr) -> Result<Way, Failure> {
     Ok(Way::Open(Side::Tcp(stream)))
 }
 
-/// A stream of a tunnel to the endpoint's plane, dialled from the client's own namespace.
-async fn tunnel(
-    proxy: &Proxy,
-    pod: &Served,
-    own: &Workload,
-    to: &Endpoint,
-    plane: SocketAddr,
-    source: SocketAddr,
-) -> Result<Way, Failure> {
-    let expected = to.expected();
-    let opening = Opening {
-        destination: to.address,
-        destination_uid: &to.workload.uid,
-        source,
-        service: to.service.as_ref().map(|service| service.hostname.as_str()),
-        baggage: baggage(own),
-    };
-    let connect = || {
-        let (certificates, dialer) = (proxy.certificates.clone(), pod.dialer.clone());
-        let (identity, expected) = (pod.identity.clone(), expected.clone());
-        let window = pod.window(proxy);
-        async move {
-            let tls = certificates.client_config(&identity, &expected).await?;
-            let stream = sockets::connect(&*dialer, plane, None).await?;
-            Ok(Connected { stream, tls, window })
-        }
-    };
-    let place = Place {
-        address: plane,
-        expected: &expected,
-        config: proxy.pool(),
-    };
-    let stream = pod.pool.open(&place, &opening, connect).await?;
-    Ok(Way::Open(Side::Tunnel(stream)))
-}
-
 /// Carries a connection to its end. On the same node both ends are reported here, and the server's end may
 /// be cut.
 async fn carry(proxy: &Proxy, client: Side, way: Way, tracked: Tracked, mut record: Record) {
@@ -266,13 +240,13 @@ async fn carry(proxy: &Proxy, client: Side, way: Way, tracked: Tracked, mut reco
         Way::Open(server) => forward(client, server, &counters).await.map_err(Failure::from),
         Way::SameNode(reached, _permit) => {
             let Reached {
-                application,
+                server,
                 record: mut at_server,
                 tracked: mut decided,
             } = *reached;
             at_server.opened(&counters);
             let result = tokio::select! {
-                result = forward(client, Side::Tcp(application), &counters) => result.map_err(Failure::from),
+                result = forward(client, server, &counters) => result.map_err(Failure::from),
                 denied = decided.cut() => Err(denied.into()),
             };
             close(proxy, &mut at_server, &result);

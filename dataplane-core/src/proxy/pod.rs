@@ -1,5 +1,7 @@
-//! One pod that is served: its sockets, its tunnels, its budgets, and the tasks that are its own.
+//! One pod that is served: its sockets, its tunnels, its budgets, and the tasks that are its own. It decides
+//! nothing about what it carries.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,9 +12,10 @@ use trefoil_api::Identity;
 
 use super::accept::{Capture, accept};
 use super::failure::Failure;
-use super::{Proxy, ProxyConfig};
+use super::{Proxy, ProxyConfig, tunnels};
 use crate::Drain;
-use crate::hbone::{Pool, Window, Windows};
+use crate::forward::TunnelStream;
+use crate::hbone::{Connected, OpenError, Opening, Place, Pool, Window, Windows};
 use crate::sockets::{self, Dialer};
 use crate::state::Workload;
 
@@ -79,38 +82,81 @@ impl Budget {
     }
 }
 
+impl Pod {
+    /// What is served, and where what is for it arrives.
+    pub(super) fn split(self, proxy: &Proxy) -> (Arc<Served>, Vec<(Capture, TcpListener)>) {
+        let served = Served::new(proxy, self.uid, self.identity, self.workload_uid, self.dialer);
+        let captures = vec![
+            (Capture::Outbound, self.outbound),
+            (Capture::Plaintext, self.inbound),
+            (Capture::Hbone(tunnels::to_pod()), self.hbone),
+        ];
+        (Arc::new(served), captures)
+    }
+}
+
 impl Served {
-    /// Starts the three accept loops.
-    pub(super) fn start(proxy: &Arc<Proxy>, pod: Pod) -> Arc<Self> {
-        let served = Arc::new(Self {
-            uid: pod.uid,
-            identity: pod.identity,
-            workload_uid: pod.workload_uid,
-            dialer: pod.dialer,
+    pub(super) fn new(
+        proxy: &Proxy,
+        uid: String,
+        identity: Identity,
+        workload_uid: String,
+        dialer: Arc<dyn Dialer>,
+    ) -> Self {
+        Self {
+            uid,
+            identity,
+            workload_uid,
+            dialer,
             pool: Pool::default(),
             budget: Budget::new(&proxy.config),
             drain: proxy.drain.child(),
             leave: Mutex::default(),
-        });
-        let captures = [
-            (Capture::Outbound, pod.outbound),
-            (Capture::Plaintext, pod.inbound),
-            (Capture::Hbone, pod.hbone),
-        ];
+        }
+    }
+
+    /// Starts the accept loops.
+    pub(super) fn start(self: &Arc<Self>, proxy: &Arc<Proxy>, captures: Vec<(Capture, TcpListener)>) {
         for (capture, listener) in captures {
             if let Err(error) = sockets::options(&listener) {
-                tracing::warn!(pod = served.uid, %error, "options of a listener could not be set");
+                tracing::warn!(pod = self.uid, %error, "options of a listener could not be set");
             }
-            let task = accept(proxy.clone(), served.clone(), listener, capture);
-            served.drain.spawn(task);
+            let task = accept(proxy.clone(), self.clone(), listener, capture);
+            self.drain.spawn(task);
         }
         // The proxy's drain waits for those of its pods.
-        let of_pod = served.drain.clone();
+        let of_pod = self.drain.clone();
         proxy.drain.spawn(async move {
             of_pod.draining().await;
             of_pod.drain(Duration::MAX).await;
         });
-        served
+    }
+
+    /// A stream of a tunnel to the plane at `plane`, which must be one of those expected; dialled from this
+    /// pod's namespace, as this pod.
+    pub(super) async fn open(
+        &self,
+        proxy: &Proxy,
+        plane: SocketAddr,
+        expected: &[Identity],
+        opening: &Opening<'_>,
+    ) -> Result<TunnelStream, OpenError> {
+        let connect = || {
+            let (certificates, dialer) = (proxy.certificates.clone(), self.dialer.clone());
+            let (identity, expected) = (self.identity.clone(), expected.to_vec());
+            let window = self.window(proxy);
+            async move {
+                let tls = certificates.client_config(&identity, &expected).await?;
+                let stream = sockets::connect(&*dialer, plane, None).await?;
+                Ok(Connected { stream, tls, window })
+            }
+        };
+        let place = Place {
+            address: plane,
+            expected,
+            config: proxy.pool(),
+        };
+        self.pool.open(&place, opening, connect).await
     }
 
     /// Leave to serve one more connection that arrives by a way that cannot wait at a listener.

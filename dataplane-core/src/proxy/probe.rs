@@ -6,7 +6,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use trefoil_api::question::{Arriving, Leaving, Outcome, Probed};
@@ -63,7 +62,7 @@ impl Proxy {
         let source = own.addresses.first();
         let source = *source.ok_or_else(|| NotAnswered::NotKnown(own.uid.clone()))?;
         self.probes.take()?;
-        let mut record = self.record(Reporter::Source, source);
+        let mut record = self.probe_record(Reporter::Source, source);
         record.source.identity = Some(pod.identity.clone());
         let dialled = Box::pin(dial(self, &pod, question.destination, &mut record));
         let made = match timeout(CONNECT, dialled).await {
@@ -79,7 +78,7 @@ impl Proxy {
     pub async fn reach(&self, question: &Arriving) -> Result<Probed, NotAnswered> {
         let (pod, _) = self.asked_about(&question.workload)?;
         self.probes.take()?;
-        let mut record = self.record(Reporter::Destination, question.source);
+        let mut record = self.probe_record(Reporter::Destination, question.source);
         let arrival = Arrival {
             peer: Peer::Unauthenticated,
             source: record.source_address,
@@ -95,7 +94,7 @@ impl Proxy {
         Ok(self.probed(record, &made))
     }
 
-    fn record(&self, reporter: Reporter, source: IpAddr) -> Record {
+    fn probe_record(&self, reporter: Reporter, source: IpAddr) -> Record {
         Record::new(&self.metrics, reporter, SocketAddr::new(source, 0))
     }
 
@@ -152,7 +151,7 @@ async fn arrive(
     pod: &Served,
     record: &mut Record,
     arrival: Arrival,
-) -> Result<(TcpStream, Tracked, OwnedSemaphorePermit), Failure> {
+) -> Result<(Side, Tracked, OwnedSemaphorePermit), Failure> {
     let permit = pod.room(proxy)?;
     let (application, tracked) = try_reach(proxy, pod, record, arrival).await?;
     Ok((application, tracked, permit))
@@ -166,11 +165,11 @@ impl Dialled {
             Way::Open(mut side) => listen(&mut side, LISTEN).await.map_err(broken),
             Way::SameNode(reached, _permit) => {
                 let Reached {
-                    application,
+                    server,
                     record: mut at_server,
                     mut tracked,
                 } = *reached;
-                let made = hear(application, &mut tracked, &mut at_server).await;
+                let made = hear(server, &mut tracked, &mut at_server).await;
                 close(proxy, &mut at_server, &made);
                 made
             }
@@ -179,11 +178,10 @@ impl Dialled {
 }
 
 /// What the application does, unless policy ends it first.
-async fn hear(application: TcpStream, tracked: &mut Tracked, record: &mut Record) -> Made {
+async fn hear(mut server: Side, tracked: &mut Tracked, record: &mut Record) -> Made {
     record.opened(tracked.counters());
-    let mut side = Side::Tcp(application);
     tokio::select! {
-        heard = listen(&mut side, LISTEN) => heard.map_err(broken),
+        heard = listen(&mut server, LISTEN) => heard.map_err(broken),
         denied = tracked.cut() => Err(denied.into()),
     }
 }

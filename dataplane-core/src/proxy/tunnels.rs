@@ -1,10 +1,12 @@
-//! Tunnels that lead to a pod: identified once, decided for each stream.
+//! Tunnels that lead here: identified once, and handed on stream by stream to what they lead to. What leads to
+//! a pod is decided and connected by `inbound`.
 
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use futures::future::BoxFuture;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{sleep, timeout};
@@ -13,46 +15,66 @@ use tokio_rustls::server::TlsStream;
 
 use super::Proxy;
 use super::failure::Failure;
-use super::inbound::{Arrival, carry, fail, reach};
+use super::home::Home;
+use super::inbound::{Arrival, Reached, carry, fail, reach};
 use super::pod::Served;
-use crate::forward::Side;
+use crate::forward::{Side, TunnelStream};
 use crate::hbone::{self, Asked, Destination, HANDSHAKE_TIMEOUT, Incoming};
-use crate::identify::{Peer, proven_until};
+use crate::identify::{Peer, is_guard, proven_until};
 use crate::state::Service;
-use crate::telemetry::{Record, Reporter};
 
 #[cfg(test)]
 mod tests;
+
+/// What is asked for in a tunnel, not answered yet.
+pub struct Stream {
+    /// Whom the tunnel leads to.
+    pub home: Home,
+    /// The request.
+    pub incoming: Incoming,
+    /// The tunnel's other end.
+    pub peer: Peer,
+    /// Its address.
+    pub source: SocketAddr,
+}
+
+/// Serves streams, each to its end.
+pub type Streams = Arc<dyn Fn(Stream) -> BoxFuture<'static, ()> + Send + Sync>;
+
+/// Streams that lead to a pod.
+pub(super) fn to_pod() -> Streams {
+    Arc::new(|stream| Box::pin(to_application(stream)))
+}
 
 /// Serves a tunnel to its end. Its client is a stranger, who has a place among such, until it is identified.
 pub(super) async fn serve(
     proxy: Arc<Proxy>,
     pod: Arc<Served>,
+    streams: Streams,
     client: TcpStream,
     source: SocketAddr,
     stranger: Option<OwnedSemaphorePermit>,
 ) {
     // From before the handshake: a client that is asked to leave meanwhile must not stay.
     let leave = leave(&pod);
-    let (tls, peer, proven_until) = match Box::pin(identify(&proxy, &pod, client)).await {
-        Ok(identified) => identified,
+    let identified = Box::pin(identify(&proxy, &pod, client)).await;
+    let admitted = identified.and_then(|identified| Ok((identified, pod.tunnel(&proxy)?)));
+    let ((tls, peer, proven_until), _permit) = match admitted {
+        Ok(admitted) => admitted,
         Err(failure) => {
-            fail(&proxy, record(&proxy, source), failure);
-            return;
-        }
-    };
-    let _permit = match pod.tunnel(&proxy) {
-        Ok(permit) => permit,
-        Err(failure) => {
-            fail(&proxy, record(&proxy, source), failure);
+            fail(&proxy, proxy.record(source), failure);
             return;
         }
     };
     drop(stranger);
     let window = pod.window(&proxy);
     let take = |incoming: Incoming| {
-        let (proxy, serving, peer) = (proxy.clone(), pod.clone(), peer.clone());
-        pod.drain.spawn(stream(proxy, serving, incoming, peer, source));
+        pod.drain.spawn(streams(Stream {
+            home: Home::new(proxy.clone(), pod.clone()),
+            incoming,
+            peer: peer.clone(),
+            source,
+        }));
     };
     let term = Term::new(proxy.pool().max_age, proven_until, SystemTime::now());
     let leave = async {
@@ -130,40 +152,51 @@ async fn identify(
         .unwrap_or_else(|_| Err(silent()))
 }
 
-/// Serves one stream of a tunnel to its end.
-pub(super) async fn stream(
-    proxy: Arc<Proxy>,
-    pod: Arc<Served>,
-    incoming: Incoming,
-    peer: Peer,
-    source: SocketAddr,
-) {
-    let _permit = match pod.room(&proxy) {
-        Ok(permit) => permit,
-        Err(failure) => return refuse(&proxy, record(&proxy, source), incoming, failure),
-    };
-    let reached = Box::pin(async {
-        let record = record(&proxy, source);
-        match arrival(&proxy, &pod, &incoming, peer, source).await {
-            Ok(arrival) => reach(&proxy, &pod, record, arrival).await,
-            Err(failure) => Err(fail(&proxy, record, failure)),
+/// Serves one stream of a tunnel to a pod to its end. What it takes to get there is given up before the
+/// connection is carried, which may be idle for long.
+pub(super) fn to_application(stream: Stream) -> impl Future<Output = ()> {
+    let admitted = Box::pin(admit(stream));
+    async move {
+        if let Some((proxy, _permit, client, reached)) = admitted.await {
+            carry(&proxy, Side::Tunnel(client), reached).await;
         }
-    });
-    match reached.await {
-        Ok(reached) => match incoming.accept() {
-            Ok(stream) => carry(&proxy, Side::Tunnel(stream), reached).await,
-            Err(error) => drop(fail(&proxy, reached.record, error.into())),
-        },
-        Err(failure) => incoming.refuse(failure.status()),
     }
 }
 
-fn record(proxy: &Proxy, source: SocketAddr) -> Record {
-    Record::new(&proxy.metrics, Reporter::Destination, source)
-}
+type Admitted = (Arc<Proxy>, OwnedSemaphorePermit, TunnelStream, Reached);
 
-fn refuse(proxy: &Proxy, record: Record, incoming: Incoming, failure: Failure) {
-    incoming.refuse(fail(proxy, record, failure).status());
+/// Decides about a stream and answers it.
+async fn admit(stream: Stream) -> Option<Admitted> {
+    let Stream {
+        home: Home { proxy, pod },
+        incoming,
+        peer,
+        source,
+    } = stream;
+    let record = proxy.record(source);
+    let reached = async {
+        let permit = match pod.room(&proxy) {
+            Ok(permit) => permit,
+            Err(failure) => return Err(fail(&proxy, record, failure)),
+        };
+        match arrival(&proxy, &pod, &incoming, peer, source).await {
+            Ok(arrival) => Ok((permit, reach(&proxy, &pod, record, arrival).await?)),
+            Err(failure) => Err(fail(&proxy, record, failure)),
+        }
+    };
+    match reached.await {
+        Ok((permit, reached)) => match incoming.accept() {
+            Ok(stream) => Some((proxy, permit, stream, reached)),
+            Err(error) => {
+                fail(&proxy, reached.record, error.into());
+                None
+            }
+        },
+        Err(failure) => {
+            incoming.refuse(failure.status());
+            None
+        }
+    }
 }
 
 /// What a request is for, which must be the pod that the tunnel leads to.
@@ -175,11 +208,16 @@ async fn arrival(
     source: SocketAddr,
 ) -> Result<Arrival, Failure> {
     let asked = incoming.asked()?;
-    if asked.claims_peer {
-        // No guard is served here: whoever claims to speak for another is taken for itself.
+    let server = pod.workload(proxy).await?;
+    let believed = is_guard(&peer, server.guard.as_ref());
+    let heard = peer.heard(asked.claim.clone(), believed)?;
+    if heard.stripped {
         proxy.metrics.stripped_peer();
     }
-    let server = pod.workload(proxy).await?;
+    let source = match &heard.peer {
+        Peer::Forwarded { .. } => asked.source.unwrap_or(source),
+        _ => source,
+    };
     if asked.uid.as_ref().is_some_and(|uid| *uid != pod.workload_uid) {
         return Err(Failure::WrongDestination(asked.uid.unwrap_or_default()));
     }
@@ -201,7 +239,7 @@ async fn arrival(
         }
     };
     Ok(Arrival {
-        peer,
+        peer: heard.peer,
         source,
         destination,
         service,

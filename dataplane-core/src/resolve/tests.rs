@@ -2,9 +2,12 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
 use super::*;
-use crate::state::tests::{of_services, of_workloads, removal, service, serving, workload};
+use trefoil_api::proto::istio::workload as message;
+
+use crate::state::tests::{of_services, of_workloads, removal, service, serving, waypoint, workload};
 
 const CART: &str = "shop/cart.shop.svc.cluster.local";
+const DOOR: &str = "shop/door.shop.svc.cluster.local";
 
 fn store() -> Store {
     let store = Store::new();
@@ -138,4 +141,77 @@ fn what_is_not_known_passes_unless_only_what_is_known_may_be_reached() {
     );
     store.set_registry_only(true);
     assert_eq!(from(&store, "web", "192.0.2.1:443"), Target::Refused);
+}
+
+fn through(store: &Store, destination: &str) -> (Target, String) {
+    let target = from(store, "web", destination);
+    let at = match &target {
+        Target::Waypoint { waypoint, dialled } => format!("{} for {}", waypoint.address, dialled.address),
+        Target::NoWaypoint { waypoint, dialled } => format!("no {waypoint} for {}", dialled.address),
+        other => panic!("not through a waypoint: {other:?}"),
+    };
+    (target, at)
+}
+
+#[test]
+fn what_a_waypoint_serves_is_reached_through_it_and_no_other_way() {
+    let store = store();
+    let mut cart = service("cart", [10, 96, 0, 1], 80);
+    cart.waypoint = waypoint("door");
+    let mut books = workload("books", [10, 0, 0, 3]);
+    books.waypoint = waypoint("door");
+    assert_eq!(store.apply(&of_services(&[cart.clone()])), []);
+    assert_eq!(store.apply(&of_workloads(&[books])), []);
+    // Nothing is known of the waypoint.
+    let missing = "no shop/door.shop.svc.cluster.local for 10.96.0.1:80";
+    assert_eq!(through(&store, "10.96.0.1:80").1, missing);
+
+    // Its service is known, and has no endpoint that is healthy.
+    let door = |status| {
+        let mut door = workload("door", [10, 0, 0, 9]);
+        door.status = status;
+        serving(door, DOOR, 15008, 15008)
+    };
+    assert_eq!(
+        store.apply(&of_services(&[service("door", [10, 96, 0, 9], 15008)])),
+        []
+    );
+    assert_eq!(through(&store, "10.96.0.1:80").1, missing);
+    assert_eq!(store.apply(&of_workloads(&[door(1)])), []);
+    assert_eq!(through(&store, "10.96.0.1:80").1, missing);
+
+    assert_eq!(store.apply(&of_workloads(&[door(0)])), []);
+    let (target, seen) = through(&store, "10.96.0.1:80");
+    assert_eq!(seen, "10.0.0.9:15008 for 10.96.0.1:80");
+    let Target::Waypoint {
+        waypoint: chosen,
+        dialled,
+    } = target
+    else {
+        panic!("a waypoint");
+    };
+    assert_eq!(chosen.workload.name, "door");
+    assert_eq!(dialled.service.expect("a service").name, "cart");
+    let (target, seen) = through(&store, "10.0.0.3:99");
+    assert_eq!(seen, "10.0.0.9:15008 for 10.0.0.3:99");
+    assert!(matches!(target, Target::Waypoint { dialled, .. } if dialled.workload.is_some()));
+
+    // A service whose clients choose the address is served by its waypoint all the same.
+    cart.load_balancing = Some(message::LoadBalancing {
+        mode: message::load_balancing::Mode::Passthrough.into(),
+        ..message::LoadBalancing::default()
+    });
+    assert_eq!(store.apply(&of_services(&[cart])), []);
+    assert_eq!(
+        through(&store, "10.96.0.1:80").1,
+        "10.0.0.9:15008 for 10.96.0.1:80"
+    );
+    // An endpoint's own address is not the service's.
+    assert!(matches!(
+        from(&store, "web", "10.0.0.1:8080"),
+        Target::Workload { .. }
+    ));
+    // Itself.
+    let itself = from(&store, "books", "10.0.0.3:99");
+    assert_eq!(itself, Target::Passthrough(at("10.0.0.3:99")));
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use prost::Message;
 use trefoil_api::Identity;
-use trefoil_api::names::{DEFAULT_TRUST_DOMAIN, extension as extension_name};
+use trefoil_api::names::{DEFAULT_TRUST_DOMAIN, extension as extension_name, port as port_number};
 use trefoil_api::proto::istio::workload as message;
 use trefoil_api::proto::trefoil::v1 as extension;
 use trefoil_api::proto::type_url;
@@ -25,7 +25,8 @@ pub struct Malformed {
 }
 
 impl Malformed {
-    pub(super) fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
+    /// A field, and what is wrong with it.
+    pub fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
         Self {
             field: field.into(),
             problem: problem.into(),
@@ -50,6 +51,7 @@ pub(super) fn workload(from: &message::Workload) -> Result<Workload, Malformed> 
         services: services(from)?,
         policies: from.authorization_policies.clone(),
         placement,
+        waypoint: waypoint(from.waypoint.as_ref())?,
         guard,
         healthy: healthy(from.status)?,
         host_network: host_network(from.network_mode)?,
@@ -97,7 +99,29 @@ pub(super) fn service(from: &message::Service) -> Result<Service, Malformed> {
                 .map_err(|error| Malformed::new(at, error.to_string()))
         })?,
         load_balancing: load_balancing(from.load_balancing.as_ref())?,
+        waypoint: waypoint(from.waypoint.as_ref())?,
     })
+}
+
+/// The key of a waypoint's service. What skips a waypoint that is not understood would escape its policy.
+fn waypoint(from: Option<&message::GatewayAddress>) -> Result<Option<String>, Malformed> {
+    use message::gateway_address::Destination;
+    let Some(from) = from else { return Ok(None) };
+    if from.hbone_mtls_port != u32::from(port_number::HBONE) {
+        let problem = format!("{} is not the port of tunnels", from.hbone_mtls_port);
+        return Err(Malformed::new("waypoint.hbone_mtls_port", problem));
+    }
+    match &from.destination {
+        Some(Destination::Hostname(name)) => {
+            required(&name.namespace, "waypoint.hostname.namespace")?;
+            required(&name.hostname, "waypoint.hostname.hostname")?;
+            Ok(Some(format!("{}/{}", name.namespace, name.hostname)))
+        }
+        Some(Destination::Address(_)) | None => Err(Malformed::new(
+            "waypoint.destination",
+            "only a service's name is understood here",
+        )),
+    }
 }
 
 fn each<From, To>(

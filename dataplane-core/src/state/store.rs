@@ -1,5 +1,7 @@
-//! The store: one writer at a time, readers that load a pointer.
+//! The store: one writer at a time, readers that load a pointer. What a plane reads beyond L4 is taken by
+//! consumers that the plane gives it: nothing here knows what they understand.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,6 +33,24 @@ struct Shared {
     changes: watch::Sender<u64>,
     policies_answered: AtomicBool,
     addresses_answered: AtomicBool,
+    /// The type under which policies are taken; none: that of planes that read no HTTP.
+    policies: Option<&'static str>,
+    extra: Vec<Extra>,
+}
+
+/// A type of a plane's own.
+#[derive(Debug)]
+struct Extra {
+    type_url: &'static str,
+    consumer: Arc<dyn Consumer>,
+    answered: AtomicBool,
+}
+
+/// Takes the resources of a type that only some planes read.
+pub trait Consumer: fmt::Debug + Send + Sync {
+    /// Takes a response: what is understood takes effect at once and together; what is not is returned, and
+    /// its last good version stays in force, as in [`Store::apply`]. One call at a time.
+    fn apply(&self, response: &DeltaDiscoveryResponse) -> Vec<Refusal>;
 }
 
 /// A resource that was refused whole.
@@ -50,25 +70,63 @@ impl Store {
         Self::default()
     }
 
+    /// An empty store of a plane that reads HTTP: policies come with what they ask of it, and each consumer
+    /// takes a type of its own.
+    #[must_use]
+    pub fn reading_http(consumers: impl IntoIterator<Item = (&'static str, Arc<dyn Consumer>)>) -> Self {
+        let extra = |(type_url, consumer)| Extra {
+            type_url,
+            consumer,
+            answered: AtomicBool::new(false),
+        };
+        Self {
+            shared: Arc::new(Shared {
+                policies: Some(type_url::HTTP_AUTHORIZATION),
+                extra: consumers.into_iter().map(extra).collect(),
+                ..Shared::default()
+            }),
+        }
+    }
+
+    /// The types to subscribe to, in this order: nothing may be decided before policies are known. Control
+    /// planes of other meshes never answer for the settings: nobody waits for them.
+    #[must_use]
+    pub fn types(&self) -> Vec<&'static str> {
+        let extra = self.shared.extra.iter().map(|extra| extra.type_url);
+        [self.policies_type(), type_url::MESH_SETTINGS]
+            .into_iter()
+            .chain(extra)
+            .chain([type_url::ADDRESS])
+            .collect()
+    }
+
+    fn policies_type(&self) -> &'static str {
+        self.shared.policies.unwrap_or(type_url::AUTHORIZATION)
+    }
+
     /// Takes a response: what is understood takes effect at once and together; what is not is returned, and
     /// its last good version stays in force.
     pub fn apply(&self, response: &DeltaDiscoveryResponse) -> Vec<Refusal> {
         let guard = self.shared.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let mut next = Snapshot::clone(&self.shared.current.load());
-        let refusals = match response.type_url.as_str() {
-            type_url::ADDRESS => addresses(&mut next, response),
-            type_url::AUTHORIZATION => authorizations(&mut next, response),
-            type_url::MESH_SETTINGS => mesh_settings(&mut next, response),
-            other => vec![Refusal {
-                name: other.into(),
-                problem: "not a type that is understood here".into(),
-            }],
+        let (refusals, answered) = match response.type_url.as_str() {
+            type_url::ADDRESS => (
+                addresses(&mut next, response),
+                Some(&self.shared.addresses_answered),
+            ),
+            url if url == self.policies_type() => (
+                authorizations(&mut next, response),
+                Some(&self.shared.policies_answered),
+            ),
+            type_url::MESH_SETTINGS => (mesh_settings(&mut next, response), None),
+            other => match self.shared.extra.iter().find(|extra| extra.type_url == other) {
+                Some(extra) => (extra.consumer.apply(response), Some(&extra.answered)),
+                None => (vec![not_understood(other)], None),
+            },
         };
         self.shared.current.store(Arc::new(next));
-        match response.type_url.as_str() {
-            type_url::ADDRESS => self.shared.addresses_answered.store(true, Ordering::Release),
-            type_url::AUTHORIZATION => self.shared.policies_answered.store(true, Ordering::Release),
-            _ => {}
+        if let Some(answered) = answered {
+            answered.store(true, Ordering::Release);
         }
         drop(guard);
         self.shared.changes.send_modify(|count| *count += 1);
@@ -119,10 +177,13 @@ impl Store {
         self.shared.changes.subscribe()
     }
 
-    /// Whether policies and workloads were both answered at least once.
+    /// Whether policies, workloads and what else this plane reads were answered at least once.
     #[must_use]
     pub fn synced(&self) -> bool {
-        self.policies_known() && self.shared.addresses_answered.load(Ordering::Acquire)
+        let extra = &self.shared.extra;
+        self.policies_known()
+            && self.shared.addresses_answered.load(Ordering::Acquire)
+            && extra.iter().all(|extra| extra.answered.load(Ordering::Acquire))
     }
 
     /// Whether policies were answered: without, nothing can be decided.
@@ -139,8 +200,15 @@ impl Store {
     }
 }
 
-/// The bytes of a resource, whose type is checked.
-fn decode<M: Message + Default>(resource: &Resource, url: &str) -> Result<M, Malformed> {
+fn not_understood(type_url: &str) -> Refusal {
+    Refusal {
+        name: type_url.into(),
+        problem: "not a type that is understood here".into(),
+    }
+}
+
+/// The message of a resource, whose type is checked.
+pub fn decode<M: Message + Default>(resource: &Resource, url: &str) -> Result<M, Malformed> {
     let any = resource
         .resource
         .as_ref()
@@ -208,7 +276,7 @@ fn authorizations(next: &mut Snapshot, response: &DeltaDiscoveryResponse) -> Vec
     }
     let mut refusals = Vec::new();
     for resource in &response.resources {
-        let decoded = decode::<Authorization>(resource, type_url::AUTHORIZATION);
+        let decoded = decode::<Authorization>(resource, &response.type_url);
         let scope = decoded.as_ref().ok().and_then(scope);
         let compiled = decoded
             .map_err(|malformed| malformed.to_string())

@@ -61,6 +61,42 @@ pub(crate) fn serving(
     workload
 }
 
+/// The workload, with the waypoint of this account as its guard.
+pub(crate) fn guarded(mut workload: message::Workload, waypoint: &str) -> message::Workload {
+    let guard = extension::Guard {
+        identity: format!("spiffe://cluster.local/ns/shop/sa/{waypoint}"),
+        service: format!("shop/{waypoint}.shop.svc.cluster.local"),
+        closed: String::new(),
+    };
+    workload.extensions.push(message::Extension {
+        name: extension_name::GUARD.into(),
+        config: Some(Any {
+            type_url: type_url::GUARD.into(),
+            value: guard.encode_to_vec(),
+        }),
+    });
+    workload
+}
+
+/// What is reached through the waypoint of this name.
+pub(crate) fn waypoint(name: &str) -> Option<message::GatewayAddress> {
+    let hostname = message::NamespacedHostname {
+        namespace: "shop".into(),
+        hostname: format!("{name}.shop.svc.cluster.local"),
+    };
+    Some(message::GatewayAddress {
+        destination: Some(message::gateway_address::Destination::Hostname(hostname)),
+        hbone_mtls_port: 15008,
+    })
+}
+
+/// As a store understands it.
+pub(crate) fn known_workload(workload: &message::Workload) -> Workload {
+    let store = Store::new();
+    assert_eq!(store.apply(&of_workloads(std::slice::from_ref(workload))), []);
+    Workload::clone(&store.workload(&workload.uid).expect("held"))
+}
+
 pub(crate) fn service(name: &str, address: [u8; 4], port: u32) -> message::Service {
     message::Service {
         name: name.into(),

@@ -41,6 +41,7 @@ macro_rules! line {
             bytes_recv,
             duration = %format_args!("{}ms", record.since().elapsed().as_millis()),
             peer = record.path,
+            handed_to = record.handed_to.as_deref(),
             response_flags = outcome.map_or(Flag::None, |outcome| outcome.flag).as_str(),
             layer = outcome.and_then(|outcome| outcome.layer).map(Layer::as_str),
             policy = outcome.and_then(|outcome| outcome.policy.as_ref()).or(record.policy.as_ref()).map(display),

@@ -7,10 +7,13 @@ use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 use trefoil_api::Identity;
+use trefoil_api::policy::Reason;
 
 use super::metrics::{Key, Labels};
 use super::{Flag, Metrics, Outcome, Reporter, Series, access};
+use crate::authorize::Authorized;
 use crate::forward::Counters;
+use crate::resolve::Dialled;
 use crate::state::{Service, Workload};
 
 /// One end of a connection, as far as it is known.
@@ -42,6 +45,8 @@ pub struct Record {
     pub service: Option<Arc<Service>>,
     /// The path taken: `mutual_tls`, `same_node` or `none`.
     pub path: &'static str,
+    /// The service of the waypoint that it was handed to, which reports it again.
+    pub handed_to: Option<String>,
     /// The policy that allowed it.
     pub policy: Option<String>,
     /// Dry-run policies that would have denied it, separated by commas.
@@ -68,6 +73,7 @@ impl Record {
             destination: Party::default(),
             service: None,
             path: "none",
+            handed_to: None,
             policy: None,
             audit: None,
             counters: Arc::default(),
@@ -78,8 +84,13 @@ impl Record {
         }
     }
 
-    /// The connection is established: bytes are carried from now on, and count in `counters`.
+    /// The connection is established: bytes are carried from now on, and count in `counters`. One that was
+    /// handed over comes back, and is counted then.
     pub fn opened(&mut self, counters: &Arc<Counters>) {
+        if self.handed_to.is_some() {
+            self.counters = counters.clone();
+            return;
+        }
         let series = self.metrics.series(self, Flag::None);
         series.opened.fetch_add(1, Ordering::Relaxed);
         self.metrics.open(self.reporter).fetch_add(1, Ordering::Relaxed);
@@ -89,13 +100,30 @@ impl Record {
         access::opened(self);
     }
 
-    /// The connection is allowed, and these dry-run policies would have denied it. Each counts it.
-    pub fn audited(&mut self, policies: &[String]) {
+    /// The connection is allowed. Dry-run policies that would have denied it each count it.
+    pub fn allowed(&mut self, authorized: &Authorized) {
+        self.policy = match authorized.reason() {
+            Reason::Matched(policy) => Some(policy.clone()),
+            _ => None,
+        };
+        let policies = authorized.audit();
         if policies.is_empty() {
             return;
         }
         self.metrics.audited(policies);
         self.audit = Some(policies.join(","));
+    }
+
+    /// What was dialled, of which a waypoint chooses the server.
+    pub fn dialled(&mut self, dialled: &Dialled) {
+        self.service.clone_from(&dialled.service);
+        self.destination = Party {
+            identity: dialled
+                .workload
+                .as_ref()
+                .map(|workload| workload.identity.clone()),
+            workload: dialled.workload.clone(),
+        };
     }
 
     /// Both ends have ended by themselves.

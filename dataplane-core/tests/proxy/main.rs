@@ -7,8 +7,10 @@
 mod asked;
 mod bytes;
 mod leave;
+mod lines;
 mod mesh;
 mod policy;
+mod raw;
 mod report;
 mod rotation;
 mod settings;

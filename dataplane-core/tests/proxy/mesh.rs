@@ -14,6 +14,7 @@ use prost::Message;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, IsCa, Issuer, KeyPair, SanType,
 };
+use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use trefoil_api::Identity;
@@ -146,20 +147,23 @@ impl TestPod {
 
     /// A socket with the pod's address, to a listener of a plane, as if it had been redirected there.
     pub(crate) async fn captured(&self, destination: SocketAddr, listener: SocketAddr) -> TcpStream {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.bind(self.at(0)).unwrap();
-        let source = socket.local_addr().unwrap();
-        self.dialer.going.lock().unwrap().insert(source, destination);
-        socket.connect(listener).await.unwrap()
+        self.redirected(self, destination, listener)
     }
 
     /// Plaintext from `client`, captured at this pod.
     pub(crate) async fn plaintext(&self, client: &TestPod, destination: SocketAddr) -> TcpStream {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.bind(client.at(0)).unwrap();
-        let source = socket.local_addr().unwrap();
+        self.redirected(client, destination, self.at(port::INBOUND))
+    }
+
+    /// Connects without giving way to the plane, which may reset it at once.
+    fn redirected(&self, client: &TestPod, destination: SocketAddr, listener: SocketAddr) -> TcpStream {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&client.at(0).into()).unwrap();
+        let source = socket.local_addr().unwrap().as_socket().unwrap();
         self.dialer.going.lock().unwrap().insert(source, destination);
-        socket.connect(self.at(port::INBOUND)).await.unwrap()
+        socket.connect(&listener.into()).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        TcpStream::from_std(socket.into()).unwrap()
     }
 
     /// A listener of the pod's application.
@@ -223,7 +227,10 @@ impl Mesh {
         let authority = Arc::new(Authority::new(&root, lifetime));
         let certificates = Certificates::new(authority.clone(), Settings::default());
         let mut registry = Registry::default();
-        let (client, server) = (pod("web", second, network, 1), pod("cart", second, network, 2));
+        let (client, server) = (
+            pod("web", Ipv4Addr::new(127, second, network, 1)),
+            pod("cart", Ipv4Addr::new(127, second, network, 2)),
+        );
         let drain = Drain::new();
         let mut proxy = || {
             Proxy::new(ProxyParts {
@@ -278,7 +285,8 @@ impl Mesh {
         shown
     }
 
-    fn apply<M: Message>(&self, type_url: &str, resources: &[(String, M)]) {
+    /// Puts resources in force.
+    pub(crate) fn apply<M: Message>(&self, type_url: &str, resources: &[(String, M)]) {
         let resource = |(name, message): &(String, M)| Resource {
             name: name.clone(),
             version: "1".into(),
@@ -384,8 +392,9 @@ pub(crate) fn deny(name: &str, principal: &Identity) -> Authorization {
     }
 }
 
-fn pod(name: &'static str, second: u8, network: u8, host: u8) -> TestPod {
-    let address = IpAddr::V4(Ipv4Addr::new(127, second, network, host));
+/// A pod, which nothing serves yet.
+pub(crate) fn pod(name: &'static str, address: Ipv4Addr) -> TestPod {
+    let address = IpAddr::V4(address);
     let dialer = TestDialer {
         address,
         going: Mutex::default(),
@@ -398,7 +407,8 @@ fn pod(name: &'static str, second: u8, network: u8, host: u8) -> TestPod {
     }
 }
 
-fn served(pod: &TestPod) -> Pod {
+/// What a proxy serves of a pod.
+pub(crate) fn served(pod: &TestPod) -> Pod {
     let listener = |port| sockets::listener(pod.at(port)).unwrap();
     Pod {
         uid: format!("uid-{}", pod.name),
@@ -413,7 +423,8 @@ fn served(pod: &TestPod) -> Pod {
     }
 }
 
-fn address(pod: &TestPod) -> (String, message::Address) {
+/// A pod's workload, as the control plane says it.
+pub(crate) fn address(pod: &TestPod) -> (String, message::Address) {
     let IpAddr::V4(address) = pod.address else {
         unreachable!("pods of tests are IPv4")
     };

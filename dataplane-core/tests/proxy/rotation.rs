@@ -10,7 +10,7 @@ use trefoil_api::Identity;
 use trefoil_dataplane_core::certificates::{Certificates, Settings};
 
 use crate::mesh::{Authority, Mesh, Root, config, echoed, until};
-use crate::tunnel::{connect, tunnel_with};
+use crate::raw::{client_to_server, connect};
 
 /// Of all certificates here; they are renewed at the half of it.
 const LIFETIME: Duration = Duration::from_secs(3);
@@ -89,7 +89,7 @@ async fn roots_are_replaced_by_overlap() {
     let behind = Certificates::new(behind, Settings::default());
 
     for (signing, handed_out) in [(old, &[old, new][..]), (new, &[old, new]), (new, &[new])] {
-        let sends = tunnel_with(&mesh, &behind)
+        let sends = client_to_server(&mesh, &behind)
             .await
             .expect("the old root is believed");
         assert!(
@@ -103,7 +103,7 @@ async fn roots_are_replaced_by_overlap() {
         echoed(&mut live, "still here").await;
     }
 
-    let refused = match tunnel_with(&mesh, &behind).await {
+    let refused = match client_to_server(&mesh, &behind).await {
         Ok(send) => !answered(send, application).await,
         Err(_) => true,
     };

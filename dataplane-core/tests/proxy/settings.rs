@@ -9,8 +9,8 @@ use tokio::net::TcpListener;
 use trefoil_api::Identity;
 use trefoil_api::proto::trefoil::v1::Outbound;
 
+use crate::lines::LINES;
 use crate::mesh::{Mesh, echoed, until_reset};
-use crate::report::LINES;
 
 #[tokio::test]
 async fn registry_only_is_switched_on_and_off_live() {

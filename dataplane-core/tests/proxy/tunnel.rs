@@ -1,24 +1,20 @@
 //! Tunnels: shared, and strict about what is asked for in them.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::SendStream;
 use h2::client::SendRequest;
-use http::{Method, Request, StatusCode, Uri};
+use http::{Request, StatusCode};
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use trefoil_api::names::{header, port};
 
-use trefoil_dataplane_core::certificates::Certificates;
 use trefoil_dataplane_core::hbone::PoolConfig;
 use trefoil_dataplane_core::proxy::ProxyConfig;
 
 use crate::mesh::{Mesh, config, deny, echoed, until};
+use crate::raw::{client_to_server, connect};
 
 #[tokio::test]
 async fn connections_share_tunnels() {
@@ -44,34 +40,9 @@ async fn those_who_come_at_once_wait_for_one_handshake() {
     assert_eq!(mesh.client.dialer.sockets.load(Ordering::SeqCst), 1);
 }
 
-/// An HTTP/2 client of our own, with the certificate of the client's pod.
+/// A tunnel of the client's pod to the server's.
 async fn tunnel(mesh: &Mesh) -> SendRequest<Bytes> {
-    tunnel_with(mesh, &mesh.certificates).await.unwrap()
-}
-
-/// The same, with a certificate of these.
-pub(crate) async fn tunnel_with(
-    mesh: &Mesh,
-    certificates: &Arc<Certificates>,
-) -> Result<SendRequest<Bytes>, h2::Error> {
-    let (identity, expected) = (mesh.client.identity(), [mesh.server.identity()]);
-    let config = certificates.client_config(&identity, &expected);
-    let config = config.await.unwrap();
-    let stream = TcpStream::connect(mesh.server.at(port::HBONE)).await.unwrap();
-    let name = rustls_pki_types::ServerName::IpAddress(mesh.server.address.into());
-    let tls = TlsConnector::from(config).connect(name, stream).await.unwrap();
-    let (send, connection) = h2::client::handshake(tls).await?;
-    tokio::spawn(connection);
-    send.ready().await
-}
-
-pub(crate) fn connect(authority: SocketAddr) -> Request<()> {
-    let uri = Uri::builder().authority(authority.to_string()).build().unwrap();
-    Request::builder()
-        .method(Method::CONNECT)
-        .uri(uri)
-        .body(())
-        .unwrap()
+    client_to_server(mesh, &mesh.certificates).await.unwrap()
 }
 
 async fn status(mesh: &Mesh, request: Request<()>) -> StatusCode {

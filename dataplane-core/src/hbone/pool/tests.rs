@@ -62,10 +62,11 @@ async fn a_plane_that_dies_with_many_tunnels_costs_one_attempt() {
     };
     let opening = Opening {
         destination: address,
-        destination_uid: "Kubernetes//Pod/shop/cart",
+        destination_uid: Some("Kubernetes//Pod/shop/cart"),
         source: address,
         service: None,
-        baggage: HeaderValue::from_static(""),
+        baggage: Some(HeaderValue::from_static("")),
+        claim: None,
     };
     let connect = || {
         let tls = tls.clone();

@@ -17,10 +17,13 @@ fn what_is_asked_is_understood() {
     for (source, destination) in [("10.0.0.1:5", "10.0.0.2:80"), ("[fd00::1]:5", "[fd00::2]:80")] {
         let opening = Opening {
             destination: destination.parse().unwrap(),
-            destination_uid: "Kubernetes//Pod/shop/web",
+            destination_uid: Some("Kubernetes//Pod/shop/web"),
             source: source.parse().unwrap(),
             service: Some("web.shop.svc.cluster.local"),
-            baggage: HeaderValue::from_static("k8s.namespace.name=shop"),
+            baggage: Some(HeaderValue::from_static(
+                "cloud.region=r1, cloud.availability_zone=r1z2",
+            )),
+            claim: Some(Claim::Nobody),
         };
         let request = opening.request().unwrap();
         assert_eq!(request.headers()["traceparent"].len(), 55);
@@ -29,7 +32,38 @@ fn what_is_asked_is_understood() {
         assert_eq!(asked.destination, Destination::Address(opening.destination));
         assert_eq!(asked.uid.as_deref(), Some("Kubernetes//Pod/shop/web"));
         assert_eq!(asked.service.as_deref(), Some("web.shop.svc.cluster.local"));
-        assert!(!asked.claims_peer);
+        assert_eq!(asked.source, Some(opening.source));
+        assert_eq!(
+            (asked.locality.region.as_str(), asked.locality.zone.as_str()),
+            ("r1", "r1z2")
+        );
+        assert_eq!(asked.claim, Some(Claim::Nobody));
+    }
+}
+
+#[test]
+fn a_claim_is_one_identity_or_nobody() {
+    let web = "spiffe://cluster.local/ns/shop/sa/web";
+    let client = Some(Claim::Client(web.parse().unwrap()));
+    let cases: [(&[&str], Option<Claim>); 8] = [
+        (&[], None),
+        (&[web], client),
+        (&["none"], Some(Claim::Nobody)),
+        (&[""], Some(Claim::Unreadable)),
+        (&["None"], Some(Claim::Unreadable)),
+        (
+            &["spiffe://cluster.local/ns/shop/sa/web,none"],
+            Some(Claim::Unreadable),
+        ),
+        (&[web, web], Some(Claim::Unreadable)),
+        (&["none", "none"], Some(Claim::Unreadable)),
+    ];
+    for (values, expected) in cases {
+        let mut parts = parts("10.0.0.1:80").unwrap();
+        for value in values {
+            parts.headers.append(header::PEER, value.parse().unwrap());
+        }
+        assert_eq!(Asked::from_parts(&parts).unwrap().claim, expected, "{values:?}");
     }
 }
 
