@@ -156,6 +156,9 @@ pub struct AdminFlags {
     /// The admin socket.
     #[arg(long, env = "TREFOIL_ADMIN_SOCKET", default_value = DEFAULT_ADMIN_SOCKET)]
     pub admin_socket: PathBuf,
+    /// `GET`, `PUT` or `POST`; else what the question is usually asked with.
+    #[arg(long)]
+    pub method: Option<String>,
     /// `config`, `workloads`, `connections`, `policies`, `certificates`, `status`, `log-level` or `drain`.
     pub question: String,
     /// New value, for `log-level`.

@@ -34,10 +34,11 @@ fn admin(flags: &AdminFlags) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let method = match (flags.question.as_str(), &flags.value) {
-        ("drain", _) => "POST",
-        (_, Some(_)) => "PUT",
-        (_, None) => "GET",
+    let method = match (&flags.method, flags.question.as_str(), &flags.value) {
+        (Some(method), _, _) => method,
+        (None, "drain", _) => "POST",
+        (None, _, Some(_)) => "PUT",
+        (None, _, None) => "GET",
     };
     let path = format!("/{}", flags.question.trim_start_matches('/'));
     let value = flags.value.clone().unwrap_or_default();

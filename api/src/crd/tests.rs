@@ -84,7 +84,7 @@ fn every_fault_is_named_with_its_field() {
             "spec.rules[0].from[0].notPrincipals[0]",
         ),
         (
-            json!({"rules": [{"when": [{"key": "source.principal", "values": ["shop/*"]}]}]}),
+            json!({"rules": [{"when": [{"key": "source.principal", "values": ["shop/web"]}]}]}),
             "spec.rules[0].when[0].values[0]",
         ),
         (

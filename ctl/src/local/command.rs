@@ -135,13 +135,15 @@ fn log_path(mesh: &Mesh) -> PathBuf {
 
 /// `local down`.
 pub(crate) async fn down(mesh: &Mesh) -> anyhow::Result<bool> {
+    let daemon = down::daemon(mesh);
     let asked = match Conversation::with_daemon(mesh).await {
         Ok(mut conversation) => conversation.ask(&Request::Stop).await.is_ok(),
         Err(_) => false,
     };
     if asked {
         let gone = async {
-            while mesh.directory().exists() {
+            // Its folder goes before it does itself.
+            while mesh.directory().exists() || daemon.is_some_and(down::runs) {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };

@@ -32,15 +32,23 @@ pub(crate) async fn remove(mesh: &Mesh) -> anyhow::Result<bool> {
     Ok(had_files || !namespaces.is_empty())
 }
 
-/// Ends a daemon that no longer answers, unless it is this process.
+/// The daemon, by its own word, unless it is this process.
+pub(crate) fn daemon(mesh: &Mesh) -> Option<Pid> {
+    let written = fs::read_to_string(mesh.pid_file()).ok()?;
+    let pid = written.trim().parse().ok()?;
+    (pid != std::process::id().cast_signed())
+        .then(|| Pid::from_raw(pid))
+        .flatten()
+}
+
+/// Whether it has not ended. One that has, and was not waited for, has no program any more.
+pub(crate) fn runs(daemon: Pid) -> bool {
+    fs::read_link(format!("/proc/{}/exe", daemon.as_raw_nonzero())).is_ok()
+}
+
+/// Ends a daemon that no longer answers.
 async fn end_daemon(mesh: &Mesh) {
-    let written = fs::read_to_string(mesh.pid_file())
-        .ok()
-        .and_then(|text| text.trim().parse().ok());
-    let Some(pid) = written
-        .filter(|pid| *pid != std::process::id().cast_signed())
-        .and_then(Pid::from_raw)
-    else {
+    let Some(pid) = daemon(mesh) else {
         return;
     };
     let process = format!("/proc/{}/comm", pid.as_raw_nonzero());

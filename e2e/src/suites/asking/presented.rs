@@ -69,7 +69,6 @@ impl Plane {
             name: name.clone(),
             node: node.into(),
             account: account.into(),
-            ports: vec![port::TCP],
             ..PodPlan::default()
         };
         let pod = mesh.run(&plan, &["sleep", "infinity"]).await?;
