@@ -13,6 +13,7 @@ mod services;
 mod settings;
 pub mod snapshot;
 mod statuses;
+mod targets;
 #[cfg(test)]
 mod tests;
 mod waypoints;

@@ -12,9 +12,9 @@ use trefoil_api::proto::type_url;
 use super::apply::in_namespace;
 use super::facts::{Endpoint, Pod, Slice};
 use super::guards::Guarding;
-use super::policies::Subject;
 use super::services::{alias, octets, resource_name};
 use super::snapshot::{Encoded, ResourceKind};
+use super::targets::Subject;
 use super::{Index, ObjectKey};
 
 /// A workload without the map of its services, whose order in the encoding would be arbitrary.

@@ -26,6 +26,8 @@ pub(super) struct Replica {
     entry: PodEntry,
     /// It is to leave.
     leaving: CancellationToken,
+    /// Nothing of it is left, its object included: another may have its name.
+    gone: CancellationToken,
 }
 
 impl Replica {
@@ -46,7 +48,7 @@ impl Replica {
 
     /// Whether nothing of it is left.
     pub(super) fn is_gone(&self) -> bool {
-        self.entry.gone.is_cancelled()
+        self.gone.is_cancelled()
     }
 }
 
@@ -92,12 +94,14 @@ pub(super) async fn start(
     let replica = Replica {
         entry,
         leaving: CancellationToken::new(),
+        gone: CancellationToken::new(),
     };
-    tokio::spawn(attend(
-        daemon.clone(),
-        replica.entry.clone(),
-        replica.leaving.clone(),
-    ));
+    let attended = attend(daemon.clone(), replica.entry.clone(), replica.leaving.clone());
+    let gone = replica.gone.clone().drop_guard();
+    tokio::spawn(async move {
+        attended.await;
+        drop(gone);
+    });
     Ok(replica)
 }
 
