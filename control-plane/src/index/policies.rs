@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use prost::Message;
+use serde_json::Value;
 use trefoil_api::crd::{self, AuthorizationPolicySpec, FieldError, PeerAuthenticationSpec};
 use trefoil_api::names::MESH_NAMESPACE;
 use trefoil_api::proto::istio::security::Authorization;
