@@ -13,4 +13,5 @@ mod lines;
 mod mesh;
 #[path = "../../../dataplane-core/tests/proxy/raw.rs"]
 mod raw;
+mod requests;
 mod through;
