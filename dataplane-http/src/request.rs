@@ -33,7 +33,7 @@ use crate::upstream::{Lease, SendError, Version, Way};
 use crate::wire::Wire;
 use outgoing::{Outgoing, version};
 
-/// Attempts beyond the first where nothing was sent: no connection came about.
+/// Attempts beyond the first, whatever the rule, where nothing was sent or it does no harm to send it again.
 const UNSENT: u32 = 2;
 
 /// A connection from downstream, and what its requests share.
@@ -359,11 +359,9 @@ impl Connection {
                 Err(failed) => Some(failed),
             };
             if let Some(Failed { refusal, again, sent }) = failed {
-                let more = match retry {
-                    Some(retry) => tried < retry.attempts && retry.budget.withdraw(),
-                    // Without a rule, only what cannot have been acted upon.
-                    None => !sent && tried < UNSENT,
-                };
+                let spared = !sent && tried < UNSENT;
+                let more =
+                    spared || retry.is_some_and(|retry| tried < retry.attempts && retry.budget.withdraw());
                 let late = whole.is_some_and(|until| until <= Instant::now());
                 if !again || !more || late {
                     return Err(refusal);
@@ -434,10 +432,11 @@ impl Connection {
                 sent: false,
                 refusal: failure.into(),
             }),
-            Err(SendError::Broken(error)) => Err(Failed {
+            Err(SendError::Broken { error, reused }) => Err(Failed {
                 refusal: Refusal::Broken(told(&error)),
                 again: source.replayable(),
-                sent: true,
+                // It may be sent again where that is no harm (RFC 9110, section 9.2.2).
+                sent: !(reused && error.is_incomplete_message() && asked.parts.method.is_idempotent()),
             }),
         }
     }

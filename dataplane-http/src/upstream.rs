@@ -64,8 +64,20 @@ pub(crate) enum SendError {
     #[error("{0}")]
     Open(#[from] OpenFailure),
     /// The connection broke.
-    #[error("{0}")]
-    Broken(#[from] hyper::Error),
+    #[error("{error}")]
+    Broken {
+        /// How.
+        #[source]
+        error: hyper::Error,
+        /// It had been used before, and the server may have ended it just as it was used again.
+        reused: bool,
+    },
+}
+
+impl From<hyper::Error> for SendError {
+    fn from(error: hyper::Error) -> Self {
+        Self::Broken { error, reused: false }
+    }
 }
 
 /// All connections.
@@ -149,7 +161,10 @@ impl Pool {
                 }
                 Err(mut error) => match error.take_message() {
                     Some(unsent) if !fresh => request = unsent,
-                    _ => return Err(error.into_error().into()),
+                    _ => {
+                        let (error, reused) = (error.into_error(), !fresh);
+                        return Err(SendError::Broken { error, reused });
+                    }
                 },
             }
         }

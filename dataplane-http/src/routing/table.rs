@@ -134,7 +134,7 @@ impl ServiceRoutes {
             }
         }
         // Stable: rules and matches of one route stay in its order.
-        ranked.sort_by(|(one, _), (other, _)| one.cmp(other));
+        ranked.sort_by_key(|(order, _)| *order);
         ports.sort_unstable();
         ports.dedup();
         let entries = ranked.into_iter().map(|(_, entry)| entry).collect();

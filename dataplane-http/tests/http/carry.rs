@@ -14,9 +14,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
+use trefoil_api::proto::istio::security;
 use trefoil_api::proto::istio::workload::AppProtocol;
 
 use crate::plane::{Plane, TestBody, application, body, nobody, telling, text};
+use crate::policy::{of_path, policy};
 
 const LONG: Duration = Duration::from_secs(30);
 
@@ -117,7 +119,7 @@ async fn large_bodies_pass_and_what_is_not_read_is_not_taken() {
             Ok::<_, std::io::Error>(Frame::data(Bytes::from(vec![7; CHUNK])))
         });
         let request = Request::post("http://cart.shop/").header("host", "cart.shop");
-        let request = request.body(StreamBody::new(chunks).boxed()).unwrap();
+        let request = request.body(BodyExt::boxed(StreamBody::new(chunks))).unwrap();
         let response = match http2 {
             true => plane
                 .client2(&nobody())
@@ -139,6 +141,80 @@ async fn large_bodies_pass_and_what_is_not_read_is_not_taken() {
         let all = response.into_body().collect().await.unwrap().to_bytes();
         assert_eq!(all.len(), CHUNK * CHUNKS);
     }
+}
+
+/// An application that sends back what it gets, once it has left HTTP.
+async fn websocket() -> std::net::SocketAddr {
+    application(false, |mut request: Request<Incoming>| async move {
+        let upgrade = hyper::upgrade::on(&mut request);
+        tokio::spawn(async move {
+            let (mut reader, mut writer) = tokio::io::split(TokioIo::new(upgrade.await.unwrap()));
+            // Cut, as a rule.
+            let _ = tokio::io::copy(&mut reader, &mut writer).await;
+        });
+        let mut response = Response::new(body(""));
+        *response.status_mut() = http::StatusCode::SWITCHING_PROTOCOLS;
+        let headers = response.headers_mut();
+        headers.insert("upgrade", HeaderValue::from_static("websocket"));
+        headers.insert("connection", HeaderValue::from_static("Upgrade"));
+        response
+    })
+    .await
+}
+
+#[tokio::test]
+async fn what_has_left_http_stays_while_it_is_allowed_and_is_cut_when_not() {
+    let plane = Plane::new(websocket().await, AppProtocol::Http11).await;
+    let only = |path| [policy("only", security::Action::Allow, &[of_path(path)])];
+    plane.policies(&only("/ws"));
+    let request = Request::get("/ws")
+        .header("host", "a")
+        .header("connection", "Upgrade");
+    let request = request.header("upgrade", "websocket").body(body("")).unwrap();
+    let mut response = plane.client(&nobody()).await.send(request).await;
+    assert_eq!(response.status(), 101);
+    let mut io = TokioIo::new(hyper::upgrade::on(&mut response).await.unwrap());
+    let mut heard = [0; 4];
+    for _ in 0..3 {
+        // Something changes, and it is still allowed.
+        plane.policies(&only("/ws"));
+        io.write_all(b"ping").await.unwrap();
+        timeout(LONG, io.read_exact(&mut heard)).await.unwrap().unwrap();
+    }
+    plane.policies(&only("/other"));
+    let ended = timeout(LONG, io.read(&mut heard)).await.expect("cut");
+    assert!(!matches!(ended, Ok(1..)), "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_the_application_closed_is_no_failure() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let plane = Plane::new(listener.local_addr().unwrap(), AppProtocol::Http11).await;
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut read = [0; 4096];
+                assert!(stream.read(&mut read).await.unwrap() > 0);
+                stream
+                    .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+                    .await
+                    .unwrap();
+                // A second request is not answered but ended, as by an application that had just given up waiting.
+                let _ = stream.read(&mut read).await;
+            });
+        }
+    });
+    let mut client = plane.client(&nobody()).await;
+    for _ in 0..20 {
+        assert_eq!(client.get("/").await, (200, "ok".into()));
+    }
+    let post = || Request::post("/").header("host", "a").body(body("")).unwrap();
+    let mut posted = Vec::new();
+    for _ in 0..20 {
+        posted.push(text(client.send(post()).await).await.0);
+    }
+    // What is not idempotent is not sent twice.
+    assert!(posted.contains(&502), "{posted:?}");
 }
 
 #[tokio::test]
@@ -292,7 +368,7 @@ async fn an_application_that_breaks_off_does_not_look_finished() {
             Ok(Frame::data(Bytes::from_static(b"half"))),
             Err(std::io::Error::other("broken")),
         ]);
-        Response::new(StreamBody::new(frames).boxed())
+        Response::new(BodyExt::boxed(StreamBody::new(frames)))
     });
     let plane = Plane::new(broken.await, AppProtocol::Http11).await;
     let mut client = plane.client(&nobody()).await;
