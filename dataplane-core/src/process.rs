@@ -52,6 +52,8 @@ pub struct Process {
     pub store: Store,
     /// Certificates of its identity.
     pub certificates: Arc<Certificates>,
+    /// Where connections are counted.
+    pub metrics: Metrics,
     /// What carries connections.
     pub proxy: Arc<Proxy>,
     /// What is awaited.
@@ -109,10 +111,11 @@ impl Process {
         certificates.register(registry.sub_registry_with_prefix("trefoil"));
         let discovery = follow(options, plane, control_plane, &store, registry);
         let drain = Drain::new();
+        let metrics = Metrics::register(registry);
         let proxy = Proxy::new(ProxyParts {
             store: store.clone(),
             certificates: certificates.clone(),
-            metrics: Metrics::register(registry),
+            metrics: metrics.clone(),
             config: ProxyConfig::of(plane),
             drain: drain.clone(),
         });
@@ -123,6 +126,7 @@ impl Process {
             workload: workload_uid(&options.namespace, &options.pod),
             store,
             certificates,
+            metrics,
             proxy,
             readiness: Readiness::new(),
             drain,

@@ -32,8 +32,9 @@ use crate::wire::Guarded;
 
 /// How often what is not used is looked for.
 const SWEEP: Duration = Duration::from_secs(5);
-/// How long a client may take for the head of a request.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a client may take for the head of a request, and between two: longer than clients keep unused connections,
+/// so that it is not this end that closes one as it is used again.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(300);
 /// The largest head of a request, and the most fields.
 const HEAD: usize = 64 * 1024;
 const FIELDS: usize = 100;

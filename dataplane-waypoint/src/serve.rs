@@ -1,180 +1,188 @@
-//! One stream of a tunnel to the waypoint: accept, identify, decide, connect, forward, report. The client is
-//! whoever has proved to be it, or whom a workload hands over that this waypoint guards; nobody else's word is
-//! taken, and policy of the endpoint is enforced here, whole.
+//! One stream of a tunnel to the waypoint: accept, identify, decide, connect, forward, report. Policy of the
+//! endpoint is enforced here, whole, with the client's identity; what may be HTTP is the engine's, which decides
+//! about each request and speaks for the client by the same hop.
 
 use std::sync::Arc;
 
 use tokio::sync::OwnedSemaphorePermit;
 use trefoil_dataplane_core::authorize;
 use trefoil_dataplane_core::balance::{Endpoint, choose, vantages};
-use trefoil_dataplane_core::forward::{Side, TunnelStream};
-use trefoil_dataplane_core::hbone::{Asked, Incoming, Opening, baggage};
-use trefoil_dataplane_core::identify::{Peer, hands_over};
-use trefoil_dataplane_core::proxy::{Failure, Home, Reached, Stream, Streams, Tracked};
-use trefoil_dataplane_core::state::{Locality, Service, Tunnel, Workload};
-use trefoil_dataplane_core::telemetry::Record;
+use trefoil_dataplane_core::forward::{Side, TunnelBytes, TunnelStream};
+use trefoil_dataplane_core::hbone::Incoming;
+use trefoil_dataplane_core::proxy::{Failure, Home, Proxy, Reached, Stream, Tracked, Waypoint};
+use trefoil_dataplane_core::state::{Protocol, Service, Tunnel};
+use trefoil_dataplane_core::telemetry::{self as connections, Layer, Record, Reporter};
+use trefoil_dataplane_http::telemetry::Metrics;
+use trefoil_dataplane_http::{Config, Engine, Routes};
 
-use crate::target::{Target, target};
+use crate::arrival::{Arrival, arrival};
+use crate::hop::{Client, Hops, open};
+use crate::target::Target;
 
-/// What becomes of the streams of tunnels to a waypoint.
-#[must_use]
-pub fn streams() -> Streams {
-    Arc::new(|stream| Box::pin(serve(stream)))
+/// Serves a waypoint from now on: its tunnels, and in them what is declared to be HTTP or seems to be, by these
+/// routes.
+pub fn serve(
+    proxy: &Arc<Proxy>,
+    waypoint: Waypoint,
+    routes: Routes,
+    requests: Metrics,
+    connections: connections::Metrics,
+) {
+    let config = Config {
+        plane: Layer::Waypoint,
+        reporter: Reporter::Waypoint,
+        identity: Some(waypoint.identity.clone()),
+        requests,
+        connections,
+    };
+    proxy.add_waypoint(waypoint, |home| {
+        let store = home.store().clone();
+        let engine = Engine::new(store, routes, Arc::new(Hops { home }), config);
+        Arc::new(move |one| Box::pin(stream(engine.clone(), one)))
+    });
 }
 
 /// Serves one stream to its end. What it takes to get there is given up before the connection is carried, which
 /// may be idle for long.
-fn serve(stream: Stream) -> impl Future<Output = ()> {
+fn stream(engine: Engine, stream: Stream) -> impl Future<Output = ()> {
     let admitted = Box::pin(admit(stream));
     async move {
-        if let Some((home, _permit, client, reached)) = admitted.await {
-            home.carry(Side::Tunnel(client), reached).await;
+        let Some((home, _permit, admitted)) = admitted.await else {
+            return;
+        };
+        match admitted {
+            Admitted::Bytes(client, reached) => home.carry(Side::Tunnel(client), reached).await,
+            Admitted::Requests(client, arrival) => {
+                let (client, downstream) = (TunnelBytes::new(client), arrival.downstream());
+                Box::pin(engine.serve(client, downstream, home.leave())).await;
+            }
         }
     }
 }
 
-type Admitted = (Home, OwnedSemaphorePermit, TunnelStream, Reached);
+/// What is carried.
+enum Admitted {
+    /// Bytes, to a server that is reached.
+    Bytes(TunnelStream, Reached),
+    /// Requests, as it seems: their servers are chosen one by one.
+    Requests(TunnelStream, Arrival),
+}
 
-/// Decides about a stream and answers it.
-async fn admit(stream: Stream) -> Option<Admitted> {
+/// Finds out what a stream is for, and answers it.
+async fn admit(stream: Stream) -> Option<(Home, OwnedSemaphorePermit, Admitted)> {
     let Stream {
         home,
         incoming,
         peer,
         source,
     } = stream;
-    let mut record = home.record(source);
-    let reached = async {
+    let arrived = async {
         let permit = home.room()?;
-        let (server, tracked) = reach(&home, &incoming, peer, &mut record).await?;
-        Ok((permit, server, tracked))
+        let arrival = arrival(&home, &incoming, peer, source).await?;
+        Ok((permit, arrival))
     };
-    match reached.await {
-        Ok((permit, server, tracked)) => match incoming.accept() {
-            Ok(stream) => {
-                let reached = Reached {
-                    server,
-                    record,
-                    tracked,
-                };
-                Some((home, permit, stream, reached))
-            }
-            Err(error) => {
-                home.fail(record, error.into());
-                None
-            }
-        },
+    let (permit, arrival) = match arrived.await {
+        Ok(arrived) => arrived,
         Err(failure) => {
-            incoming.refuse(home.fail(record, failure).status());
+            refuse(&home, home.record(source), incoming, failure);
+            return None;
+        }
+    };
+    let admitted = match arrival.target.protocol() {
+        Protocol::Tcp | Protocol::Tls => bytes(&home, &arrival, incoming).await?,
+        Protocol::Unknown | Protocol::Http11 | Protocol::Http2 | Protocol::Grpc => {
+            requests(&home, arrival, incoming)?
+        }
+    };
+    Some((home, permit, admitted))
+}
+
+fn refuse(home: &Home, record: Record, incoming: Incoming, failure: Failure) {
+    incoming.refuse(home.fail(record, failure).status());
+}
+
+/// Answered at once: what becomes of requests is said in HTTP.
+fn requests(home: &Home, arrival: Arrival, incoming: Incoming) -> Option<Admitted> {
+    match incoming.accept() {
+        Ok(client) => Some(Admitted::Requests(client, arrival)),
+        Err(error) => {
+            home.fail(arrival.record(home), error.into());
             None
         }
     }
 }
 
-/// Identifies the client, chooses the endpoint, decides, and connects.
-async fn reach(
-    home: &Home,
-    incoming: &Incoming,
-    peer: Peer,
-    record: &mut Record,
-) -> Result<(Side, Tracked), Failure> {
-    let asked = incoming.asked()?;
-    let own = home.workload().await?;
-    let target = target(&home.store().snapshot(), &own, &asked.destination)?;
-    let peer = identify(home, peer, &asked, &target, &own, record)?;
-    let (endpoint, service) = endpoint(home, &target, &asked.locality, &own, record)?;
-    connect(home, peer, endpoint, service, record).await
-}
-
-/// Who the client is, and where it is from.
-fn identify(
-    home: &Home,
-    peer: Peer,
-    asked: &Asked,
-    target: &Target,
-    own: &Workload,
-    record: &mut Record,
-) -> Result<Peer, Failure> {
-    let believed = match target {
-        Target::Workload { workload, .. } => hands_over(&peer, record.source_address.ip(), workload, own),
-        Target::Service { .. } => false,
+/// Answered once the server is reached.
+async fn bytes(home: &Home, arrival: &Arrival, incoming: Incoming) -> Option<Admitted> {
+    let mut record = arrival.record(home);
+    let (server, tracked) = match reach(home, arrival, &mut record).await {
+        Ok(reached) => reached,
+        Err(failure) => {
+            refuse(home, record, incoming, failure);
+            return None;
+        }
     };
-    let heard = peer.heard(asked.claim.clone(), believed)?;
-    if heard.stripped {
-        home.stripped_peer();
-    }
-    if let (Peer::Forwarded { .. }, Some(source)) = (&heard.peer, asked.source) {
-        record.source_address = source;
-    }
-    record.path = heard.peer.path();
-    record.source = home.client(&heard.peer, record.source_address);
-    Ok(heard.peer)
-}
-
-/// The endpoint: the one that was dialled, or one of the service's, near to the client and else to us.
-fn endpoint(
-    home: &Home,
-    target: &Target,
-    said: &Locality,
-    own: &Workload,
-    record: &mut Record,
-) -> Result<(Endpoint, Option<Arc<Service>>), Failure> {
-    match target {
-        Target::Workload { workload, address } => {
-            let (workload, address) = (workload.clone(), *address);
-            Ok((Endpoint { workload, address }, None))
+    match incoming.accept() {
+        Ok(client) => {
+            let reached = Reached {
+                server,
+                record,
+                tracked,
+            };
+            Some(Admitted::Bytes(client, reached))
         }
-        Target::Service { service, address } => {
-            record.destination_address = Some(*address);
-            record.service = Some(service.clone());
-            let client = record.source.workload.as_deref();
-            let from = vantages(client, said, own);
-            let known = home.store().snapshot();
-            let chosen = choose(&known, service, &from, *address, &mut rand::rng());
-            let chosen = chosen.ok_or_else(|| Failure::NoEndpoint(service.hostname.clone()))?;
-            Ok((chosen, Some(service.clone())))
+        Err(error) => {
+            home.fail(record, error.into());
+            None
         }
     }
 }
 
-/// Decides about the client and the endpoint, and connects if it is allowed.
-async fn connect(
-    home: &Home,
-    peer: Peer,
-    endpoint: Endpoint,
-    service: Option<Arc<Service>>,
-    record: &mut Record,
-) -> Result<(Side, Tracked), Failure> {
-    let (source, destination) = (record.source_address, endpoint.address);
+/// Chooses the endpoint, decides, and connects if the client is allowed.
+async fn reach(home: &Home, arrival: &Arrival, record: &mut Record) -> Result<(Side, Tracked), Failure> {
+    let (chosen, service) = chosen(home, arrival)?;
+    let (source, destination) = (arrival.source, chosen.address);
     record.destination_address = Some(destination);
     // Registered before anything is read that decides: what changes between the two finds the connection.
-    let uid = &endpoint.workload.uid;
-    let mut tracked = home.track(uid, source, destination, peer.clone());
+    let uid = &chosen.workload.uid;
+    let mut tracked = home.track(uid, source, destination, arrival.peer.clone());
     let gone = || Failure::WrongDestination(destination.to_string());
-    let server = home.store().workload(uid).ok_or_else(gone)?;
-    if !server.addresses.contains(&destination.ip()) {
+    let workload = home.store().workload(uid).ok_or_else(gone)?;
+    if !workload.addresses.contains(&destination.ip()) {
         return Err(gone());
     }
-    record.destination.workload = Some(server.clone());
+    record.destination.workload = Some(workload.clone());
     let endpoint = Endpoint {
-        workload: server,
+        workload,
         address: destination,
     };
-    if endpoint.workload.tunnel == Tunnel::Hbone {
-        record.destination.identity = Some(endpoint.workload.identity.clone());
+    let server = &endpoint.workload;
+    if server.tunnel == Tunnel::Hbone {
+        record.destination.identity = Some(server.identity.clone());
         record.tunnel_address = Some(endpoint.plane());
     }
-    let (client, server) = (source.ip(), &endpoint.workload);
-    let authorized = authorize(home.store(), &peer, server, client, destination, None)?;
+    let (store, peer) = (home.store(), &arrival.peer);
+    let authorized = authorize(store, peer, server, source.ip(), destination, None)?;
     record.allowed(&authorized);
-    let opening = Opening {
-        destination,
-        destination_uid: Some(&server.uid),
+    let client = Client {
+        peer,
         source,
-        service: service.as_ref().map(|service| service.hostname.as_str()),
-        baggage: record.source.workload.as_deref().map(baggage),
-        claim: Some(peer.claim()),
+        workload: arrival.client.workload.as_deref(),
     };
-    let connecting = home.connect(&endpoint, service.as_deref(), &authorized, &opening);
-    Ok((tracked.unless_cut(connecting).await?, tracked))
+    let opened = open(home, &endpoint, service.as_deref(), &authorized, client);
+    Ok((tracked.unless_cut(opened).await?, tracked))
+}
+
+/// What was dialled itself, or an endpoint of the service that was, near to the client and else to us.
+fn chosen(home: &Home, arrival: &Arrival) -> Result<(Endpoint, Option<Arc<Service>>), Failure> {
+    match &arrival.target {
+        Target::Workload(endpoint) => Ok((endpoint.clone(), None)),
+        Target::Service { service, address } => {
+            let from = vantages(arrival.client.workload.as_deref(), &arrival.said, &arrival.own);
+            let known = home.store().snapshot();
+            let chosen = choose(&known, service, &from, *address, &mut rand::rng());
+            let endpoint = chosen.ok_or_else(|| Failure::NoEndpoint(service.hostname.clone()))?;
+            Ok((endpoint, Some(service.clone())))
+        }
+    }
 }

@@ -3,10 +3,11 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use trefoil_dataplane_core::balance::Endpoint;
 use trefoil_dataplane_core::guard::guards;
 use trefoil_dataplane_core::hbone::Destination;
 use trefoil_dataplane_core::proxy::Failure;
-use trefoil_dataplane_core::state::{Service, Snapshot, Workload};
+use trefoil_dataplane_core::state::{Protocol, Service, Snapshot, Workload};
 
 #[cfg(test)]
 mod tests;
@@ -22,12 +23,26 @@ pub enum Target {
         address: SocketAddr,
     },
     /// This very endpoint: it gets policy, and is never routed or balanced anew.
-    Workload {
-        /// The workload.
-        workload: Arc<Workload>,
-        /// Its address and the port that it listens on.
-        address: SocketAddr,
-    },
+    Workload(Endpoint),
+}
+
+impl Target {
+    /// What the dialled port is declared to speak, by any service of it.
+    #[must_use]
+    pub fn protocol(&self) -> Protocol {
+        let declared = match self {
+            Self::Service { service, address } => {
+                let mut ports = service.ports.iter();
+                ports.find(|port| port.service_port == address.port())
+            }
+            Self::Workload(endpoint) => {
+                let ports = endpoint.workload.services.values().flatten();
+                let mut ports = ports.filter(|port| port.target_port == Some(endpoint.address.port()));
+                ports.find(|port| port.protocol != Protocol::Unknown)
+            }
+        };
+        declared.map_or(Protocol::Unknown, |port| port.protocol)
+    }
 }
 
 /// What `asked` is for, at the waypoint whose own workload is `own`.
@@ -45,9 +60,9 @@ pub fn target(known: &Snapshot, own: &Workload, asked: &Destination) -> Result<T
             None => known
                 .workload_at(address.ip())
                 .filter(|workload| ours(&workload.waypoint) || guards(own, workload))
-                .map(|workload| Target::Workload {
-                    workload,
-                    address: *address,
+                .map(|workload| {
+                    let address = *address;
+                    Target::Workload(Endpoint { workload, address })
                 }),
         },
         Destination::Service(host, port) => {

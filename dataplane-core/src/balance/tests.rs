@@ -178,3 +178,42 @@ fn an_address_of_the_dialled_family_is_taken_where_there_is_one() {
     let expected = ["10.0.0.1:8080", "[fd00::1]:8080"].map(|text| text.parse().expect("an address"));
     assert_eq!(addresses, BTreeSet::from(expected));
 }
+
+/// A waypoint's choice: near to the client, among equals to itself; a client that says nothing is where it is.
+#[test]
+fn near_to_the_client_comes_before_near_to_the_waypoint() {
+    let at = |region, zone, node| Place {
+        region,
+        zone,
+        node,
+        healthy: true,
+    };
+    let store = known(&[at(1, 0, 0), at(0, 1, 0), at(1, 1, 0), at(1, 1, 1)], None);
+    let own = placed("own", 99, &at(1, 1, 1));
+    let own = crate::state::tests::known_workload(&own);
+    let (known, dialled) = (store.snapshot(), "10.96.0.1:80".parse().expect("an address"));
+    let service = known.service(CART).expect("held");
+    let said = |region: &str, zone: &str| Locality {
+        region: region.into(),
+        zone: zone.into(),
+        subzone: String::new(),
+    };
+    let client = known.workload("Kubernetes//Pod/shop/client").expect("held");
+    let cases = [
+        // Its workload, in region 0, whatever is said.
+        (Some(&*client), said("r1", "r1z0"), "w2"),
+        (None, said("r1", "r1z0"), "w1"),
+        (None, said("r0", "r0z1"), "w2"),
+        // Two are in the zone: the one that is on the waypoint's node.
+        (None, said("r1", "r1z1"), "w4"),
+        (None, Locality::default(), "w4"),
+    ];
+    for (client, said, expected) in cases {
+        for seed in 0..20 {
+            let from = vantages(client, &said, &own);
+            let random = &mut SmallRng::seed_from_u64(seed);
+            let chosen = choose(&known, &service, &from, dialled, random).expect("one");
+            assert_eq!(chosen.workload.name, expected, "{said:?}");
+        }
+    }
+}

@@ -77,6 +77,11 @@ impl Home {
         self.proxy.metrics.stripped_peer();
     }
 
+    /// Resolves once clients are to leave.
+    pub fn leave(&self) -> impl Future<Output = ()> + '_ {
+        self.pod.leaving()
+    }
+
     /// The record of a connection that came from `source`.
     #[must_use]
     pub fn record(&self, source: SocketAddr) -> Record {

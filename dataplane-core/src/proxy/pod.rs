@@ -201,10 +201,17 @@ impl Served {
         std::mem::take(&mut *leave).cancel();
     }
 
-    /// Resolves, for tunnels that begin now, once their clients are to leave.
-    pub(super) fn leave(&self) -> CancellationToken {
+    /// Resolves once clients that come now are to leave: this pod's were asked, or all are.
+    pub(super) fn leaving(&self) -> impl Future<Output = ()> + '_ {
         let leave = self.leave.lock().unwrap_or_else(PoisonError::into_inner);
-        leave.clone()
+        let asked = leave.clone();
+        drop(leave);
+        async move {
+            tokio::select! {
+                () = asked.cancelled() => {}
+                () = self.drain.draining() => {}
+            }
+        }
     }
 
     /// Takes no new connections once the listeners are quiet.

@@ -1,7 +1,6 @@
 //! Tunnels that lead here: identified once, and handed on stream by stream to what they lead to. What leads to
 //! a pod is decided and connected by `inbound`.
 
-use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -56,7 +55,7 @@ pub(super) async fn serve(
     stranger: Option<OwnedSemaphorePermit>,
 ) {
     // From before the handshake: a client that is asked to leave meanwhile must not stay.
-    let leave = leave(&pod);
+    let leave = pod.leaving();
     let identified = Box::pin(identify(&proxy, &pod, client)).await;
     let admitted = identified.and_then(|identified| Ok((identified, pod.tunnel(&proxy)?)));
     let ((tls, peer, proven_until), _permit) = match admitted {
@@ -110,17 +109,6 @@ impl Term {
         Self {
             leave: closed - NOTICE.min(closed / 8),
             closed,
-        }
-    }
-}
-
-/// Resolves once clients are to leave: this pod's were asked, or all are.
-fn leave(pod: &Served) -> impl Future<Output = ()> + '_ {
-    let asked = pod.leave();
-    async move {
-        tokio::select! {
-            () = asked.cancelled() => {}
-            () = pod.drain.draining() => {}
         }
     }
 }

@@ -443,3 +443,54 @@ proptest! {
         prop_assert_eq!(understood, bytes.len() == 4 || bytes.len() == 16);
     }
 }
+
+/// Takes whatever it is given, but what is called `bad`.
+#[derive(Debug, Default)]
+struct Taken(std::sync::Mutex<Vec<String>>);
+
+impl Consumer for Taken {
+    fn apply(&self, response: &DeltaDiscoveryResponse) -> Vec<Refusal> {
+        let (bad, good): (Vec<_>, Vec<_>) = response.resources.iter().partition(|one| one.name == "bad");
+        let mut taken = self.0.lock().expect("not poisoned");
+        taken.extend(good.into_iter().map(|one| one.name.clone()));
+        let refusal = |one: &Resource| Refusal {
+            name: one.name.clone(),
+            problem: "bad".into(),
+        };
+        bad.into_iter().map(refusal).collect()
+    }
+}
+
+#[test]
+fn a_plane_that_reads_http_takes_its_own_types_and_is_synced_with_all_of_them() {
+    let taken = std::sync::Arc::new(Taken::default());
+    let store = Store::reading_http([(type_url::HTTP_ROUTE, taken.clone() as _)]);
+    let types = [
+        type_url::HTTP_AUTHORIZATION,
+        type_url::MESH_SETTINGS,
+        type_url::HTTP_ROUTE,
+        type_url::ADDRESS,
+    ];
+    assert_eq!(store.types(), types);
+    let mut policies = of_policies(&[policy("p", security::Scope::Namespace, security::Action::Deny)]);
+    assert_eq!(
+        store.apply(&policies).len(),
+        1,
+        "that of planes that read no HTTP"
+    );
+    policies.type_url = type_url::HTTP_AUTHORIZATION.into();
+    for resource in &mut policies.resources {
+        resource.resource.as_mut().expect("a policy").type_url = type_url::HTTP_AUTHORIZATION.into();
+    }
+    assert_eq!(store.apply(&policies), []);
+    assert!(store.snapshot().policies().contains("shop/p"));
+    assert_eq!(store.apply(&of_workloads(&[workload("cart", [10, 0, 0, 1])])), []);
+    assert!(!store.synced(), "routes were not answered");
+    let named = |name| (name, extension::HttpRoute::default());
+    let routes = response(type_url::HTTP_ROUTE, &[named("good"), named("bad")], &[]);
+    let refused = store.apply(&routes);
+    assert_eq!(refused.len(), 1, "{refused:?}");
+    assert_eq!(*taken.0.lock().expect("not poisoned"), ["good"]);
+    assert!(store.synced());
+    assert!(!Store::new().types().contains(&type_url::HTTP_ROUTE));
+}

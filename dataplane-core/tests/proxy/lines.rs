@@ -48,8 +48,10 @@ impl Lines {
         let client = format!("{}:", mesh.client.address);
         let found = || -> Vec<Line> {
             let lines = self.0.lock().unwrap();
-            let of_mesh =
-                |line: &&Line| line["direction"] == direction && line["src.addr"].starts_with(&client);
+            let has = |line: &Line, key: &str, start: &str| {
+                line.get(key).is_some_and(|value| value.starts_with(start))
+            };
+            let of_mesh = |line: &&Line| has(line, "direction", direction) && has(line, "src.addr", &client);
             lines.iter().filter(of_mesh).cloned().collect()
         };
         until("the lines are written", || found().len() >= count).await;

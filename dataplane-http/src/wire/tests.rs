@@ -17,7 +17,7 @@ fn requests_are_followed_to_their_ends() {
     scanner.scan(all.as_bytes()).unwrap();
     assert_eq!((scanner.at, scanner.heads), (At::Head, 4));
     assert_eq!(
-        scan(of_length[..of_length.len() - 1].as_bytes()),
+        scan(&of_length.as_bytes()[..of_length.len() - 1]),
         Ok(At::Data(1, Then::Head))
     );
 }

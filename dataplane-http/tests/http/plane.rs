@@ -30,6 +30,7 @@ use trefoil_api::proto::istio::workload as message;
 use trefoil_api::proto::trefoil::v1::HttpRoute;
 use trefoil_api::proto::type_url;
 use trefoil_dataplane_core::identify::Peer;
+use trefoil_dataplane_core::state::Locality;
 use trefoil_dataplane_core::telemetry::{self as connections, Flag, Layer, Reporter};
 use trefoil_dataplane_core::{Authorized, Store};
 use trefoil_dataplane_http::routing::compile;
@@ -246,12 +247,13 @@ impl Plane {
     }
 
     fn downstream(&self, peer: &Peer) -> Downstream {
-        let near = self.store.workload("Kubernetes//Pod/shop/cart-1").expect("held");
+        let own = self.store.workload("Kubernetes//Pod/shop/cart-1").expect("held");
         Downstream {
             peer: peer.clone(),
             source: "10.0.0.99:40000".parse().unwrap(),
             client: None,
-            near,
+            said: Locality::default(),
+            own,
             destination: DIALLED.parse().unwrap(),
             service: self.store.service_at("10.96.0.1".parse().unwrap()),
             endpoint: None,

@@ -158,7 +158,7 @@ fn a_waypoint_serves_what_names_it_and_nothing_else() {
             Ok(Target::Service { service, address }) => {
                 Some(format!("service {} at {address}", service.name))
             }
-            Ok(Target::Workload { workload, address }) => {
+            Ok(Target::Workload(Endpoint { workload, address })) => {
                 Some(format!("workload {} at {address}", workload.name))
             }
             Err(Failure::NotServed(_)) => None,

@@ -86,7 +86,7 @@ async fn a_forged_identity_is_worth_nothing() {
             "the server, for another",
             (as_cart, cart),
             &door.pod,
-            books.at(80),
+            books.at(application.port()),
         ),
         ("the server, for the service", (as_cart, cart), &door.pod, service),
         (

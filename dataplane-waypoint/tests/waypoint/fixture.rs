@@ -14,7 +14,8 @@ use trefoil_dataplane_core::Drain;
 use trefoil_dataplane_core::proxy::{Proxy, ProxyConfig, ProxyParts, Waypoint};
 use trefoil_dataplane_core::sockets;
 use trefoil_dataplane_core::telemetry::{Layer, Metrics};
-use trefoil_waypoint::serve::streams;
+use trefoil_dataplane_http::{Routes, telemetry};
+use trefoil_waypoint::serve::serve;
 
 use crate::lines::LINES;
 use crate::mesh::{Mesh, TestPod, address, config, deny, pod};
@@ -24,6 +25,7 @@ pub(crate) struct Door {
     pub(crate) pod: TestPod,
     pub(crate) proxy: Arc<Proxy>,
     pub(crate) drain: Drain,
+    pub(crate) routes: Routes,
     registry: Registry,
 }
 
@@ -31,10 +33,11 @@ impl Door {
     fn new(mesh: &Mesh, name: &'static str, host: u8) -> Self {
         let pod = beside(mesh, name, host);
         let (mut registry, drain) = (Registry::default(), Drain::new());
+        let metrics = Metrics::register(&mut registry);
         let proxy = Proxy::new(ProxyParts {
             store: mesh.store.clone(),
             certificates: mesh.certificates.clone(),
-            metrics: Metrics::register(&mut registry),
+            metrics: metrics.clone(),
             config: ProxyConfig {
                 plane: Layer::Waypoint,
                 ..config()
@@ -48,11 +51,13 @@ impl Door {
             hbone: sockets::listener(pod.at(port::HBONE)).unwrap(),
             dialer: pod.dialer.clone(),
         };
-        proxy.add_waypoint(waypoint, |_| streams());
+        let (routes, requests) = (Routes::default(), telemetry::Metrics::register(&mut registry));
+        serve(&proxy, waypoint, routes.clone(), requests, metrics);
         Self {
             pod,
             proxy,
             drain,
+            routes,
             registry,
         }
     }
@@ -98,6 +103,7 @@ pub(crate) struct Guarded {
     pub(crate) door: Door,
     /// Where the server's application listens.
     pub(crate) application: SocketAddr,
+    protocol: message::AppProtocol,
     /// The service's address and port, which lead there.
     pub(crate) service: SocketAddr,
 }
@@ -111,23 +117,29 @@ pub(crate) enum Guard<'d> {
 
 impl Guarded {
     pub(crate) async fn new() -> Self {
-        Self::of(Mesh::new().await).await
+        Self::echoing(Mesh::new().await).await
     }
 
     pub(crate) async fn same_node() -> Self {
-        Self::of(Mesh::same_node().await).await
+        Self::echoing(Mesh::same_node().await).await
     }
 
-    async fn of(mesh: Mesh) -> Self {
+    async fn echoing(mesh: Mesh) -> Self {
+        let application = mesh.server.echo().await;
+        Self::of(mesh, application, message::AppProtocol::Tcp)
+    }
+
+    /// With an application of the server's, whose port is declared to speak this.
+    pub(crate) fn of(mesh: Mesh, application: SocketAddr, protocol: message::AppProtocol) -> Self {
         // Heard from the beginning.
         let _ = &*LINES;
         let door = Door::new(&mesh, "door", 3);
-        let application = mesh.server.echo().await;
         let service = SocketAddr::new([10, 96, 0, 1].into(), 80);
         let guarded = Self {
             mesh,
             door,
             application,
+            protocol,
             service,
         };
         guarded.known_waypoint(&guarded.door, true);
@@ -216,7 +228,7 @@ impl Guarded {
         message::Port {
             service_port: self.service.port().into(),
             target_port: self.application.port().into(),
-            app_protocol: message::AppProtocol::Tcp.into(),
+            app_protocol: self.protocol.into(),
         }
     }
 }
@@ -260,6 +272,7 @@ fn hostname(name: &str) -> String {
     format!("{name}.shop.svc.cluster.local")
 }
 
-fn key(name: &str) -> String {
+/// The key of a service.
+pub(crate) fn key(name: &str) -> String {
     format!("shop/{}", hostname(name))
 }

@@ -14,4 +14,5 @@ mod mesh;
 #[allow(dead_code)]
 #[path = "../../../dataplane-core/tests/proxy/raw.rs"]
 mod raw;
+mod requests;
 mod through;

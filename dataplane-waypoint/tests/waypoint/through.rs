@@ -7,7 +7,7 @@ use crate::lines::LINES;
 use crate::mesh::{deny, echoed, until, until_reset};
 
 /// Every way to reach the server from the client, by its name.
-async fn ways(guarded: &Guarded) -> Vec<(&'static str, TcpStream)> {
+pub(crate) async fn ways(guarded: &Guarded) -> Vec<(&'static str, TcpStream)> {
     let (mesh, application) = (&guarded.mesh, guarded.application);
     vec![
         ("its service", mesh.client.dial(guarded.service).await),
@@ -130,7 +130,7 @@ async fn without_its_waypoint_nobody_reaches_a_workload() {
         let at_client = lines.of(mesh, "outbound", 2).await;
         let at_server = lines.of(mesh, "inbound", 2).await;
         for line in [&at_client[0], &at_server[0], &at_server[1]] {
-            assert_eq!(line["layer"], "through", "{line:?}");
+            assert_eq!(line["layer"], "waypoint", "{line:?}");
             assert_eq!(line["response_flags"], "CONNECT");
             assert!(line["reason"].contains(&guarded.door.key()), "{line:?}");
         }
@@ -143,10 +143,10 @@ async fn without_its_waypoint_nobody_reaches_a_workload() {
             until_reset(&mut stream).await;
         }
         let at_client = lines.of(mesh, "outbound", 4).await;
-        assert_eq!(at_client[2]["layer"], "through", "{:?}", at_client[2]);
+        assert_eq!(at_client[2]["layer"], "waypoint", "{:?}", at_client[2]);
         let at_server = lines.of(mesh, "inbound", 4).await;
         for line in &at_server[2..] {
-            assert_eq!(line["layer"], "through", "{line:?}");
+            assert_eq!(line["layer"], "waypoint", "{line:?}");
         }
     }
 }
