@@ -10,7 +10,7 @@ help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 demo: packages build ## One mesh on this machine: sidecar, ambient and unmeshed workloads, a live policy, a live switch (root)
-	@$$(e2e/scripts/reachable $(BINARIES))/trefoilctl demo
+	@$(BINARIES)/trefoilctl demo
 
 test: ## Everything: checks, unit tests, the embedded suites, the smoke test on a real Kubernetes (root)
 	@e2e/scripts/test
