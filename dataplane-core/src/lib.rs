@@ -14,7 +14,6 @@ pub mod hbone;
 pub mod identify;
 pub mod memory;
 pub mod metrics_server;
-pub mod process;
 pub mod proxy;
 pub mod readiness;
 pub mod remember;

@@ -10,10 +10,10 @@ use trefoil_api::names::port;
 use trefoil_api::proto::trefoil::v1::Plane;
 use trefoil_dataplane_core::Store;
 use trefoil_dataplane_core::drain::Signals;
-use trefoil_dataplane_core::process::Process;
 use trefoil_dataplane_core::proxy::Pod;
 use trefoil_dataplane_core::sockets::{OwnNamespace, listen};
 use trefoil_dataplane_core::telemetry::Layer;
+use trefoil_dataplane_process::Process;
 
 use crate::options::Run;
 use crate::placement;

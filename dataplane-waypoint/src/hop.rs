@@ -75,7 +75,7 @@ impl Carrier for Hops {
 }
 
 fn told(failure: &Failure) -> OpenFailure {
-    let outcome = failure.outcome(Layer::Waypoint);
+    let outcome = failure.outcome(Layer::Waypoint, None);
     OpenFailure {
         reason: outcome.reason,
         layer: outcome.layer.unwrap_or(Layer::Waypoint),

@@ -2,7 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
-use trefoil_dataplane_core::process;
+use trefoil_dataplane_process as process;
 
 #[cfg(test)]
 mod tests;

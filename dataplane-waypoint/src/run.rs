@@ -12,13 +12,13 @@ use trefoil_api::names::port;
 use trefoil_api::proto::type_url;
 use trefoil_dataplane_core::Store;
 use trefoil_dataplane_core::drain::Signals;
-use trefoil_dataplane_core::process::Process;
 use trefoil_dataplane_core::proxy::Waypoint;
 use trefoil_dataplane_core::sockets::{OwnNamespace, listen};
 use trefoil_dataplane_core::state::Consumer;
 use trefoil_dataplane_core::telemetry::Layer;
 use trefoil_dataplane_http::Routes;
 use trefoil_dataplane_http::telemetry::Metrics;
+use trefoil_dataplane_process::Process;
 
 use crate::options::Run;
 use crate::serve::serve;

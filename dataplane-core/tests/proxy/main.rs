@@ -10,6 +10,8 @@ mod leave;
 mod lines;
 mod mesh;
 mod policy;
+// The tests of the waypoint use it too, and each another part.
+#[allow(dead_code)]
 mod raw;
 mod report;
 mod rotation;

@@ -1,5 +1,6 @@
 //! Tunnels: shared, and strict about what is asked for in them.
 
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use h2::SendStream;
 use h2::client::SendRequest;
 use http::{Request, StatusCode};
 use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
 use trefoil_api::names::{header, port};
 
 use trefoil_dataplane_core::hbone::PoolConfig;

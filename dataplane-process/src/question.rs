@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use http::StatusCode;
 
 use super::Question;
-use crate::admin::{AskError, ask};
+use trefoil_dataplane_core::admin::{AskError, ask};
 
 /// Why a question is not answered.
 #[derive(Debug, thiserror::Error)]

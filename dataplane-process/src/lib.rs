@@ -23,15 +23,15 @@ use trefoil_api::names::workload_uid;
 pub use options::{Options, Question};
 pub use question::QuestionError;
 
-use crate::admin::{Admin, LogError, LogLevel};
-use crate::certificates::{Authority, AuthorityScope, Settings};
-use crate::discovery::{ControlPlane, Discovery, Held, Node, Status};
-use crate::drain::{Drained, Signals};
-use crate::proxy::{Proxy, ProxyConfig, ProxyParts};
-use crate::remember::Remember;
-use crate::sockets::listener;
-use crate::telemetry::{Layer, Metrics};
-use crate::{Certificates, Drain, Readiness, Store, metrics_server};
+use trefoil_dataplane_core::admin::{Admin, LogError, LogLevel};
+use trefoil_dataplane_core::certificates::{Authority, AuthorityScope, Settings};
+use trefoil_dataplane_core::discovery::{ControlPlane, Discovery, Held, Node, Status};
+use trefoil_dataplane_core::drain::{Drained, Signals};
+use trefoil_dataplane_core::proxy::{Proxy, ProxyConfig, ProxyParts};
+use trefoil_dataplane_core::remember::Remember;
+use trefoil_dataplane_core::sockets::listener;
+use trefoil_dataplane_core::telemetry::{Layer, Metrics};
+use trefoil_dataplane_core::{Certificates, Drain, Readiness, Store, metrics_server};
 
 /// The last-known-good configuration, in the folder of state.
 const REMEMBERED: &str = "last-known-good";
