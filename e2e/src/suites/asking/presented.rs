@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Brought there ahead of the mesh's own rules, which stay as they are.
 const RULES: &str = "table inet foreign {
   chain arrivals {
-    type nat hook prerouting priority -250; policy accept;
+    type nat hook prerouting priority -150; policy accept;
     tcp dport 15008 redirect to :25008
   }
 }";
