@@ -32,6 +32,11 @@ struct Why {
     remedy: Option<String>,
 }
 
+/// Seconds that a refusal may take.
+const PATIENCE: &str = "25";
+/// Seconds that it may take where a client's plane waits for one that is away.
+const AWAY: &str = "80";
+
 pub(super) async fn run(report: &mut Report) -> anyhow::Result<()> {
     let standard = Standard::up(&super::mesh_of("layers"), &[]).await?;
     for (client, server) in [("ambient", "sidecar"), ("sidecar", "ambient")] {
@@ -150,11 +155,22 @@ async fn logged(
     address: SocketAddr,
     expected: Expected<'_>,
 ) -> anyhow::Result<String> {
+    logged_within(mesh, (client, server), address, expected, PATIENCE).await
+}
+
+/// The same, where the refusal takes its time.
+async fn logged_within(
+    mesh: &Mesh,
+    (client, server): (&Pod, &Pod),
+    address: SocketAddr,
+    expected: Expected<'_>,
+    limit: &str,
+) -> anyhow::Result<String> {
     let outbound = Log::from_now(mesh, client, client)?;
     let inbound = Log::from_now(mesh, server, client)?;
     let target = format!("tcp@{address}");
     let calls: Vec<Calls> = mesh
-        .program_in(client, &["call", "--limit", "25", &target])
+        .program_in(client, &["call", "--limit", limit, &target])
         .await?;
     ensure!(calls[0].served() == 0, "it is served: {:?}", calls[0].outcomes);
     let mut said = outbound.says("outbound", expected.outbound).await?;
@@ -215,28 +231,43 @@ async fn endpoint(standard: &Standard, report: &mut Report, client: &Pod) -> any
 /// that one, not itself.
 async fn stopped_plane(standard: &Standard, report: &mut Report) -> anyhow::Result<()> {
     let sidecar = standard.server("sidecar", "n2")?;
-    let process = sidecar.sidecar.context("the pod has no sidecar")?;
-    let client = standard.client("ambient")?;
-    stopped(standard, report, client, sidecar, "sidecar", &[process]).await?;
-
+    let process = [sidecar.sidecar.context("the pod has no sidecar")?];
+    let to_sidecar = stopped(
+        standard,
+        standard.client("ambient")?,
+        sidecar,
+        "sidecar",
+        &process,
+    );
     let server = standard.server("ambient", "n2")?;
     let processes = [
         standard.mesh.processes_of(Part::Supervisor, "n2")?,
         standard.mesh.processes_of(Part::Worker, "n2")?,
     ]
     .concat();
-    let client = standard.client("sidecar")?;
-    stopped(standard, report, client, server, "node", &processes).await
+    let to_node = stopped(standard, standard.client("sidecar")?, server, "node", &processes);
+    // At once: a client's plane waits for a minute.
+    let (to_sidecar, to_node) = tokio::join!(to_sidecar, to_node);
+    for (layer, (named, said)) in [("sidecar", to_sidecar?), ("node", to_node?)] {
+        report.check(format!("the server's plane ({layer}) does not answer"), named);
+        report.check(
+            format!("the server's plane ({layer}) does not answer, in the access log"),
+            said,
+        );
+    }
+    Ok(())
 }
+
+/// What `why` and the access log name while the processes are stopped.
+type Named = (anyhow::Result<String>, anyhow::Result<String>);
 
 async fn stopped(
     standard: &Standard,
-    report: &mut Report,
     client: &Pod,
     server: &Pod,
     layer: &str,
     processes: &[u32],
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Named> {
     for process in processes {
         signal(*process, Signal::STOP)?;
     }
@@ -246,16 +277,12 @@ async fn stopped(
         outbound: &[&layer_field, "the server's plane did not answer"],
         inbound: &[],
     };
-    let said = logged(&standard.mesh, client, server, server.at(port::TCP), expected).await;
+    let ends = (client, server);
+    let said = logged_within(&standard.mesh, ends, server.at(port::TCP), expected, AWAY).await;
     for process in processes {
         signal(*process, Signal::CONT)?;
     }
-    report.check(format!("the server's plane ({layer}) does not answer"), named);
-    report.check(
-        format!("the server's plane ({layer}) does not answer, in the access log"),
-        said,
-    );
-    Ok(())
+    Ok((named, said))
 }
 
 /// The rules in the server's namespace are gone. No plane is on the path to its application then, and none has
