@@ -204,7 +204,7 @@ async fn to_node(
     network: &Namespace,
     now: &Redirection,
 ) -> Result<(), PodError> {
-    kernel::install_routing(network).await?;
+    kernel::prepare(network).await?;
     if !now.enrolled {
         kernel::apply(network, &pod_table(facts, Plane::None)).await?;
     }
@@ -267,7 +267,7 @@ async fn to_sidecar(
             return Err(PodError::NoSidecar(missing));
         }
     }
-    kernel::install_routing(network).await?;
+    kernel::prepare(network).await?;
     kernel::apply(network, &pod_table(facts, Plane::Sidecar)).await?;
     place(shared, desired, Plane::Sidecar);
     shared.feed.remove(&desired.uid);
