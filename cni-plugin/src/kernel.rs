@@ -16,6 +16,7 @@ mod routing;
 mod tracking;
 
 pub use inspect::{Redirection, inspect};
+pub use tracking::forget_unredirected;
 
 /// How often a transaction is tried anew because somebody else changed rules meanwhile.
 const ATTEMPTS: usize = 8;

@@ -13,7 +13,7 @@ use lab::{CLIENT, CLIENT_V6, Lab, POD, POD_V6, accept, dial, dial_from, exchange
 use nlink::netlink::nftables::{Field, Match, RuleSpec, Value, Verdict};
 use socket2::SockRef;
 use trefoil_api::proto::trefoil::v1::Plane;
-use trefoil_cni::kernel::{apply, prepare};
+use trefoil_cni::kernel::{apply, forget_unredirected, prepare};
 use trefoil_cni::namespace::Namespace;
 use trefoil_cni::redirection::{INBOUND, OUTBOUND, PlanePorts, PodFacts, pod_table};
 
@@ -168,4 +168,24 @@ async fn an_acknowledgement_before_the_first_packet_leads_nobody_past_the_plane(
     }
     apply(&lab.pod, &naive).await.unwrap();
     assert_eq!(arrive_at_plane(&lab), [false; 4]);
+}
+
+#[tokio::test]
+async fn connections_from_a_time_without_a_plane_stay_and_lead_nobody_past_one() {
+    let lab = Lab::new().await;
+    enrol(&lab, Plane::None).await;
+    let application = listen(&lab.pod, 80);
+    for (_, pod) in PAIRS {
+        enrol(&lab, Plane::None).await;
+        let (mut left, mut right) = connect(&lab.client, pod, &application);
+        enrol(&lab, Plane::Node).await;
+        forget_unredirected(&lab.pod).await.unwrap();
+        exchange(&mut left, &mut right);
+        exchange(&mut right, &mut left);
+        let (from, to) = (left.local_addr().unwrap(), left.peer_addr().unwrap());
+        reset(right, left);
+        let plane = listen(&lab.pod, 15006);
+        let mut again = dial_from(&lab.client, from, to).unwrap();
+        exchange(&mut again, &mut accept(&plane).unwrap().0);
+    }
 }

@@ -3,6 +3,11 @@
 //! be taken for a new one halfway, and redirected into a reset. Must never be done to the host's namespace.
 
 use std::io;
+use std::os::fd::AsFd;
+
+use nlink::netlink::netfilter::{ConntrackFilter, ConntrackStatus, IpProtocol};
+use nlink::netlink::{Connection, Netfilter};
+use trefoil_api::names::mark;
 
 use super::KernelError;
 use crate::namespace::Namespace;
@@ -20,4 +25,18 @@ pub(super) fn track_from_the_first_packet(namespace: &Namespace) -> Result<(), K
         std::fs::write(TAKE_UP_HALFWAY, "0")
     };
     namespace.run(strict).map_err(KernelError::Tracking)
+}
+
+/// Forgets connections that began while nothing was redirected; they go on, untracked. Their entries would let a
+/// later SYN pass unredirected. For a namespace that a plane has just begun to redirect. Entries that routing needs
+/// (marked) or that rewrite addresses stay.
+pub async fn forget_unredirected(namespace: &Namespace) -> Result<(), KernelError> {
+    let rewritten = ConntrackStatus::SRC_NAT | ConntrackStatus::DST_NAT;
+    let unredirected = ConntrackFilter::new()
+        .proto(IpProtocol::Tcp)
+        .mark(0, mark::MASK)
+        .status(ConntrackStatus::empty(), rewritten);
+    let connection = Connection::<Netfilter>::new_in(namespace.as_fd())?;
+    connection.del_conntrack_matching(&unredirected).await?;
+    Ok(())
 }
