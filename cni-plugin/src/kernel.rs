@@ -13,9 +13,10 @@ use crate::redirection::{self, AddressSet, RuleError, Table};
 
 mod inspect;
 mod routing;
+mod tracking;
 
 pub use inspect::{Redirection, inspect};
-pub use routing::install_routing;
+pub use tracking::forget_unredirected;
 
 /// How often a transaction is tried anew because somebody else changed rules meanwhile.
 const ATTEMPTS: usize = 8;
@@ -29,6 +30,12 @@ pub enum KernelError {
     /// The namespace could not be looked into.
     #[error("redirection: {0}")]
     Namespace(#[from] std::io::Error),
+    /// Connections that the pod already has would not survive redirection.
+    #[error(
+        "redirection: net.netfilter.nf_conntrack_tcp_loose: {0}; it needs the kernel module nf_conntrack and a \
+         writable /proc/sys"
+    )]
+    Tracking(std::io::Error),
     /// A rule that nftables cannot express.
     #[error("redirection: {0}")]
     Rule(#[from] RuleError),
@@ -40,6 +47,12 @@ pub enum KernelError {
         /// The chain.
         chain: &'static str,
     },
+}
+
+/// What a pod's namespace must have before its table, and keeps until the pod ends.
+pub async fn prepare(namespace: &Namespace) -> Result<(), KernelError> {
+    tracking::track_from_the_first_packet(namespace)?;
+    routing::install_routing(namespace).await
 }
 
 /// Makes the table in a namespace equal to `table` in one transaction; says whether anything changed.

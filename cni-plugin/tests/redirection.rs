@@ -14,12 +14,12 @@ use lab::{
 };
 use trefoil_api::names::probe;
 use trefoil_api::proto::trefoil::v1::Plane;
-use trefoil_cni::kernel::{apply, inspect, install_routing};
+use trefoil_cni::kernel::{apply, inspect, prepare};
 use trefoil_cni::redirection::host::host_table;
 use trefoil_cni::redirection::{PodFacts, pod_table};
 
 async fn redirect(lab: &Lab, facts: &PodFacts, plane: Plane) {
-    install_routing(&lab.pod).await.unwrap();
+    prepare(&lab.pod).await.unwrap();
     apply(&lab.pod, &pod_table(facts, plane)).await.unwrap();
 }
 
@@ -45,7 +45,7 @@ async fn what_is_installed_is_read_back_and_not_installed_again() {
         redirect(&lab, &facts, plane).await;
         let now = inspect(&lab.pod).await.unwrap();
         assert_eq!((now.plane, now.enrolled), (plane, true));
-        install_routing(&lab.pod).await.unwrap();
+        prepare(&lab.pod).await.unwrap();
         assert!(
             !apply(&lab.pod, &pod_table(&facts, plane)).await.unwrap(),
             "nothing to do the second time"

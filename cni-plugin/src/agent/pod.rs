@@ -204,7 +204,7 @@ async fn to_node(
     network: &Namespace,
     now: &Redirection,
 ) -> Result<(), PodError> {
-    kernel::install_routing(network).await?;
+    kernel::prepare(network).await?;
     if !now.enrolled {
         kernel::apply(network, &pod_table(facts, Plane::None)).await?;
     }
@@ -213,9 +213,23 @@ async fn to_node(
     if now.plane != Plane::Node {
         shared.feed.taken(&desired.uid, TAKEN).await?;
     }
-    kernel::apply(network, &pod_table(facts, Plane::Node)).await?;
+    begin(network, facts, now, Plane::Node).await?;
     place(shared, desired, Plane::Node);
     remember_found(shared, desired, network);
+    Ok(())
+}
+
+/// Redirects to a plane; what began when nothing was redirected must not lead later connections past it.
+async fn begin(
+    network: &Namespace,
+    facts: &PodFacts,
+    now: &Redirection,
+    plane: Plane,
+) -> Result<(), KernelError> {
+    kernel::apply(network, &pod_table(facts, plane)).await?;
+    if now.plane == Plane::None {
+        kernel::forget_unredirected(network).await?;
+    }
     Ok(())
 }
 
@@ -267,8 +281,8 @@ async fn to_sidecar(
             return Err(PodError::NoSidecar(missing));
         }
     }
-    kernel::install_routing(network).await?;
-    kernel::apply(network, &pod_table(facts, Plane::Sidecar)).await?;
+    kernel::prepare(network).await?;
+    begin(network, facts, now, Plane::Sidecar).await?;
     place(shared, desired, Plane::Sidecar);
     shared.feed.remove(&desired.uid);
     Ok(())

@@ -18,7 +18,7 @@ use crate::redirection::{ROUTE_PREFERENCE, ROUTE_TABLE};
 const LOOPBACK: u32 = 1;
 
 /// Adds what is missing. Loopback is brought up: nothing is redirected without it.
-pub async fn install_routing(namespace: &Namespace) -> Result<(), KernelError> {
+pub(super) async fn install_routing(namespace: &Namespace) -> Result<(), KernelError> {
     let connection = Connection::<Route>::new_in(namespace.as_fd())?;
     connection.set_link_up(LOOPBACK).await?;
     let rules = connection.get_rules().await?;

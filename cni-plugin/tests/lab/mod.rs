@@ -15,6 +15,8 @@ use nlink::netlink::{Connection, Route, namespace};
 use socket2::{Domain, SockRef, Socket, Type};
 use trefoil_cni::namespace::Namespace;
 
+pub mod raw;
+
 /// The client's addresses.
 pub const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 1));
 pub const CLIENT_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1));
@@ -117,6 +119,19 @@ pub fn dial(namespace: &Namespace, address: IpAddr, port: u16) -> io::Result<Tcp
     let stream = namespace.run(|| TcpStream::connect_timeout(&(address, port).into(), PATIENCE))?;
     stream.set_read_timeout(Some(PATIENCE))?;
     Ok(stream)
+}
+
+/// Dials from an address and port of a namespace.
+pub fn dial_from(namespace: &Namespace, source: SocketAddr, to: SocketAddr) -> io::Result<TcpStream> {
+    namespace.run(|| {
+        let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&source.into())?;
+        socket.connect_timeout(&to.into(), PATIENCE)?;
+        let stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(stream)
+    })
 }
 
 /// The next connection of a listener, or an error when none comes.
