@@ -17,6 +17,7 @@ if go=$(command -v go) && recent "$go"; then
 fi
 
 folder=$cache/go-$version
+mkdir -p "$cache"
 if [ ! -x "$folder/bin/go" ]; then
   if ! command -v go >/dev/null; then
     apt-get update -qq >&2
