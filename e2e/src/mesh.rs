@@ -65,7 +65,7 @@ pub struct Pod {
     pub node: String,
     /// Its addresses, IPv4 first.
     pub addresses: Vec<IpAddr>,
-    /// Process id of its sidecar, if it has one.
+    /// Process id of its sidecar, if it has one; of a waypoint, its own.
     pub sidecar: Option<u32>,
 }
 
@@ -237,21 +237,28 @@ impl Mesh {
 
     /// A pod as it is now.
     pub async fn pod(&self, namespace: &str, name: &str) -> anyhow::Result<Pod> {
-        let pods = self.status().await?.pods;
-        let pod = pods
-            .into_iter()
-            .find(|pod| pod.namespace == namespace && pod.name == name);
+        let pods = self.pods(namespace).await?;
+        let pod = pods.into_iter().find(|pod| pod.name == name);
         let pod = pod.with_context(|| format!("no pod {namespace}/{name}"))?;
-        let mut addresses = pod.addresses;
-        addresses.sort();
-        ensure!(!addresses.is_empty(), "pod {namespace}/{name} has no address");
-        Ok(Pod {
-            namespace: pod.namespace,
-            name: pod.name,
-            node: pod.node,
-            addresses,
-            sidecar: pod.sidecar.and_then(|process| process.pid),
-        })
+        ensure!(!pod.addresses.is_empty(), "pod {namespace}/{name} has no address");
+        Ok(pod)
+    }
+
+    /// The pods of a namespace as they are now.
+    pub async fn pods(&self, namespace: &str) -> anyhow::Result<Vec<Pod>> {
+        let pods = self.status().await?.pods.into_iter();
+        let pods = pods.filter(|pod| pod.namespace == namespace).map(|pod| {
+            let mut addresses = pod.addresses;
+            addresses.sort();
+            Pod {
+                namespace: pod.namespace,
+                name: pod.name,
+                node: pod.node,
+                addresses,
+                sidecar: pod.sidecar.and_then(|process| process.pid),
+            }
+        });
+        Ok(pods.collect())
     }
 
     /// The mesh's own processes.

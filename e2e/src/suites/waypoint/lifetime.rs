@@ -54,9 +54,9 @@ async fn under_load(
     let until = flag.to_string_lossy().into_owned();
     let loads = ["0", "20"].map(|connections| load(standard, target.clone(), connections, until.clone()));
     let acting = async {
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
         let acted = act().await;
-        tokio::time::sleep(Duration::from_secs(4)).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
         std::fs::write(&flag, "")?;
         acted
     };
@@ -132,11 +132,9 @@ async fn scale(standard: &Standard, replicas: usize) -> anyhow::Result<()> {
 
 /// Process ids of the namespace's waypoints.
 async fn waypoints(standard: &Standard) -> anyhow::Result<Vec<u32>> {
-    let processes = standard.mesh.processes().await?;
-    let ours = processes
-        .into_iter()
-        .filter(|process| process.name.contains("ambient") && process.name.contains(NAME));
-    Ok(ours.filter_map(|process| process.pid).collect())
+    let pods = standard.mesh.pods("ambient").await?;
+    let ours = pods.into_iter().filter(|pod| pod.name.starts_with(NAME));
+    Ok(ours.filter_map(|pod| pod.sidecar).collect())
 }
 
 async fn kill_one(standard: &Standard) -> anyhow::Result<()> {

@@ -34,7 +34,7 @@ async def echo(socket):
     async for message in socket:
         await socket.send(message)
 async def main():
-    async with websockets.serve(echo, '::', 8765, max_size=None):
+    async with websockets.serve(echo, None, 8765, max_size=None):
         await asyncio.Future()
 asyncio.run(main())
 ";
@@ -103,13 +103,10 @@ async fn serve(standard: &Standard, files: &std::path::Path) -> anyhow::Result<S
     // A port of its own for HTTP/2: in the clear this nginx serves nothing else there.
     std::fs::write(&configuration, text)?;
     let configuration = configuration.to_str().context("a path")?;
-    pod(
-        standard,
-        "nginx",
-        &["nginx:80:8000", "nginx2:80:8001"],
-        &["nginx", "-c", configuration],
-    )
-    .await?;
+    for (name, port) in [("nginx", 8000), ("nginx2", 8001)] {
+        let service = format!("{name}:80:{port}");
+        pod(standard, name, &[&service], &["nginx", "-c", configuration]).await?;
+    }
     pod(
         standard,
         "echo",

@@ -7,7 +7,7 @@ use anyhow::ensure;
 
 use super::{SOON, virtual_address};
 use crate::mesh::eventually;
-use crate::mesh::standard::{NAMESPACES, Standard};
+use crate::mesh::standard::Standard;
 use crate::programs::call::Target;
 use crate::programs::session::{Outcome, Protocol};
 use crate::report::Report;
@@ -21,10 +21,16 @@ pub(super) async fn run(standard: &Standard, report: &mut Report) -> anyhow::Res
     }
     for (first, second) in [(90, 10), (0, 100)] {
         route(standard, first, second).await?;
-        for client in NAMESPACES {
+        for client in ["sidecar", "ambient"] {
             let result = shares(standard, client, second).await;
             report.check(format!("{client}: a route of {first} to {second}"), result);
         }
+        // Whose plane does not choose the way dials an endpoint: handed over, it gets policy and no route.
+        let result = unrouted(standard).await;
+        report.check(
+            format!("none: handed over in spite of a route of {first} to {second}"),
+            result,
+        );
     }
     report.check("a route that cannot be understood", refused(standard).await);
     standard.mesh.delete("httproute", "ambient", "shift").await
@@ -81,6 +87,19 @@ async fn shares(standard: &Standard, client: &str, percent: u32) -> anyhow::Resu
         Ok(format!("{first} by v1, {second} by v2 of {ATTEMPTS}"))
     })
     .await?
+}
+
+async fn unrouted(standard: &Standard) -> anyhow::Result<String> {
+    let address = virtual_address(&standard.mesh, "ambient", "server", 80).await?;
+    let target = Target {
+        protocol: Protocol::H1,
+        address,
+    };
+    let calls = standard.call("none", &[target], 20).await?;
+    let dialled = |outcome: &&Outcome| matches!(outcome, Outcome::Served(answer) if answer.server.contains("/server-n"));
+    let reached = calls[0].outcomes.iter().filter(dialled).count();
+    ensure!(reached == 20, "{:?}", calls[0].outcomes);
+    Ok(format!("{reached} of 20 by the endpoint that was dialled"))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts are small")]
