@@ -42,7 +42,12 @@ pub fn owners(inode: u64) -> anyhow::Result<Vec<String>> {
     let wanted = format!("socket:[{inode}]");
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc")? {
-        let process = entry?.path();
+        let entry = entry?;
+        // The same again under another name: `self`.
+        if !entry.file_type()?.is_dir() {
+            continue;
+        }
+        let process = entry.path();
         // Processes that end meanwhile are none of ours, nor is what is no process.
         let (Ok(executable), Ok(open)) = (
             std::fs::read_link(process.join("exe")),
