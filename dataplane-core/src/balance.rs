@@ -101,16 +101,20 @@ pub fn choose(
 }
 
 /// Chooses an endpoint of the waypoint whose service is `key`: its listener for tunnels, of the family of
-/// `like` where it has both.
+/// `like` where it has both. Not one of those with the xDS uids `but`.
 pub fn choose_waypoint(
     known: &Snapshot,
     key: &str,
     from: &[Vantage<'_>],
     like: IpAddr,
+    but: &[String],
     random: &mut impl Rng,
 ) -> Option<Endpoint> {
     let service = known.service(key)?;
     let address = |workload: &Workload| {
+        if but.contains(&workload.uid) {
+            return None;
+        }
         let ip = address_like(like, &workload.addresses)?;
         Some(SocketAddr::new(ip, port::HBONE))
     };

@@ -13,6 +13,7 @@ mod probe;
 #[cfg(test)]
 mod tests;
 mod tunnels;
+mod waypoint;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

@@ -60,6 +60,23 @@ pub struct Dialled {
     pub workload: Option<Arc<Workload>>,
 }
 
+impl Dialled {
+    /// The service of the waypoint that serves it.
+    #[must_use]
+    pub fn waypoint(&self) -> Option<&str> {
+        let of_service = self
+            .service
+            .as_ref()
+            .and_then(|service| service.waypoint.as_deref());
+        let of_workload = || {
+            self.workload
+                .as_ref()
+                .and_then(|workload| workload.waypoint.as_deref())
+        };
+        of_service.or_else(of_workload)
+    }
+}
+
 /// Decides where the connection of `client` to `destination` goes.
 pub fn resolve(store: &Store, client: &Workload, destination: SocketAddr, random: &mut impl Rng) -> Target {
     let destination = SocketAddr::new(destination.ip().to_canonical(), destination.port());
@@ -73,7 +90,7 @@ pub fn resolve(store: &Store, client: &Workload, destination: SocketAddr, random
             service,
             workload,
         };
-        match choose_waypoint(&known, waypoint, &[client.into()], destination.ip(), random) {
+        match choose_waypoint(&known, waypoint, &[client.into()], destination.ip(), &[], random) {
             Some(waypoint) => Target::Waypoint { waypoint, dialled },
             None => Target::NoWaypoint {
                 waypoint: waypoint.to_owned(),

@@ -29,7 +29,7 @@ use crate::retry::wait;
 use crate::routing::{Backend, Found as Routed, RequestHead, Rule};
 use crate::seam::{Downstream, Owner, Server};
 use crate::telemetry::{Found, Record};
-use crate::upstream::{Lease, SendError, Version, Way};
+use crate::upstream::{self, Lease, SendError, Version, Way};
 use crate::wire::Wire;
 use outgoing::{Outgoing, version};
 
@@ -435,8 +435,9 @@ impl Connection {
             Err(SendError::Broken { error, reused }) => Err(Failed {
                 refusal: Refusal::Broken(told(&error)),
                 again: source.replayable(),
-                // It may be sent again where that is no harm (RFC 9110, section 9.2.2).
-                sent: !(reused && error.is_incomplete_message() && asked.parts.method.is_idempotent()),
+                // It may be sent again where it was not acted upon, and where that is no harm (RFC 9110, section 9.2.2).
+                sent: !(upstream::refused(&error)
+                    || reused && upstream::ended(&error) && asked.parts.method.is_idempotent()),
             }),
         }
     }

@@ -80,6 +80,29 @@ impl From<hyper::Error> for SendError {
     }
 }
 
+/// Whether the other end says that it has not acted upon the request (RFC 9113, section 8.7).
+pub(crate) fn refused(error: &hyper::Error) -> bool {
+    of_two(error).is_some_and(|error| error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM))
+}
+
+/// Whether the other end has ended the connection in order, without an answer to the request.
+pub(crate) fn ended(error: &hyper::Error) -> bool {
+    let left = |error: &h2::Error| error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
+    error.is_incomplete_message() || of_two(error).is_some_and(left)
+}
+
+/// What HTTP/2 says.
+fn of_two(error: &hyper::Error) -> Option<&h2::Error> {
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        if let Some(error) = error.downcast_ref() {
+            return Some(error);
+        }
+        source = error.source();
+    }
+    None
+}
+
 /// All connections.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {

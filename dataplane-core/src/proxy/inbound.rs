@@ -8,14 +8,13 @@ use tokio::net::TcpStream;
 use trefoil_api::Identity;
 use trefoil_api::proto::trefoil::v1::Plane;
 
-use super::Proxy;
 use super::connections::{Direction, Tracked};
 use super::evaluate::placed;
 use super::failure::Failure;
 use super::outbound::captured;
 use super::pod::Served;
+use super::{Proxy, waypoint};
 use crate::authorize::{Authorized, authorize};
-use crate::balance::choose_waypoint;
 use crate::forward::{Side, forward};
 use crate::guard::{Course, course};
 use crate::hbone::{Opening, baggage};
@@ -138,22 +137,25 @@ async fn hand_over(
     peer: &Peer,
 ) -> Result<Side, Failure> {
     let destination = record.destination_address.unwrap_or(record.source_address);
-    let chosen = {
-        let (known, from) = (proxy.store.snapshot(), [own.into()]);
-        choose_waypoint(&known, service, &from, destination.ip(), &mut rand::rng())
-    };
-    let waypoint = chosen.ok_or_else(|| Failure::NoWaypoint(service.to_owned()))?;
-    record.tunnel_address = Some(waypoint.address);
+    let chosen = waypoint::another(proxy, own, service, destination.ip(), &[]);
+    let first = chosen.ok_or_else(|| Failure::NoWaypoint(service.to_owned()))?;
+    let dialled = record.service.clone();
+    let source = record.source.workload.clone();
     let opening = Opening {
         destination,
         destination_uid: None,
         source: record.source_address,
-        service: record.service.as_ref().map(|service| service.hostname.as_str()),
-        baggage: record.source.workload.as_deref().map(baggage),
+        service: dialled.as_ref().map(|service| service.hostname.as_str()),
+        baggage: source.as_deref().map(baggage),
         claim: Some(peer.claim()),
     };
-    let opened = pod.open(proxy, waypoint.address, std::slice::from_ref(identity), &opening);
-    Ok(Side::Tunnel(opened.await.map_err(Failure::Waypoint)?))
+    let to = waypoint::To {
+        service,
+        first,
+        expected: Some(identity),
+    };
+    let opened = waypoint::open(proxy, pod, own, to, &opening, record);
+    opened.await.map_err(Failure::Waypoint)
 }
 
 /// Connects to the application from within its namespace, as the client where that is possible.

@@ -7,16 +7,16 @@ use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use trefoil_api::Identity;
 
-use super::Proxy;
 use super::connections::{Direction, Tracked};
 use super::failure::Failure;
 use super::inbound::{Arrival, Reached, close, fail, reach};
 use super::pod::Served;
+use super::{Proxy, waypoint};
 use crate::balance::Endpoint;
 use crate::forward::{Side, forward};
 use crate::hbone::{OpenError, Opening, baggage};
 use crate::identify::Peer;
-use crate::resolve::{Target, resolve};
+use crate::resolve::{Dialled, Target, resolve};
 use crate::sockets;
 use crate::state::{Tunnel, Workload};
 use crate::telemetry::{Record, Reporter};
@@ -92,10 +92,8 @@ pub(super) async fn connect(
         }
         Target::Waypoint { waypoint, dialled } => {
             record.dialled(&dialled);
-            // What was dialled is all that it is told: it chooses, and decides.
-            let hop = (waypoint.address, &*waypoint.expected(None));
-            let way = tunnel(proxy, pod, &own, hop, (dialled.address, None), record);
-            way.await.map_err(Failure::Waypoint)?
+            let side = by_waypoint(proxy, pod, &own, waypoint, &dialled, record);
+            Way::Open(side.await.map_err(Failure::Waypoint)?)
         }
         Target::NoWaypoint { waypoint, dialled } => {
             record.dialled(&dialled);
@@ -108,6 +106,32 @@ pub(super) async fn connect(
         Target::Refused => return Err(refused_address(proxy, destination)),
     };
     Ok((way, tracked))
+}
+
+/// By the waypoint that serves what was dialled. That is all that it is told: it chooses, and decides.
+async fn by_waypoint(
+    proxy: &Proxy,
+    pod: &Served,
+    own: &Workload,
+    first: Endpoint,
+    dialled: &Dialled,
+    record: &mut Record,
+) -> Result<Side, OpenError> {
+    record.path = "mutual_tls";
+    let opening = Opening {
+        destination: dialled.address,
+        destination_uid: None,
+        source: record.source_address,
+        service: dialled.service.as_ref().map(|service| service.hostname.as_str()),
+        baggage: Some(baggage(own)),
+        claim: None,
+    };
+    let to = waypoint::To {
+        service: dialled.waypoint().unwrap_or_default(),
+        first,
+        expected: None,
+    };
+    waypoint::open(proxy, pod, own, to, &opening, record).await
 }
 
 /// Why an address is refused.

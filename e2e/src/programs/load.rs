@@ -242,25 +242,37 @@ async fn long_lived(load: &Load, events: mpsc::UnboundedSender<Event>) {
     tasks.join_all().await;
 }
 
+/// A connection; one that cannot be had is an attempt that failed.
+async fn opened(load: &Load, events: &mpsc::UnboundedSender<Event>) -> Option<Session> {
+    let begun = Instant::now();
+    let limit = Duration::from_secs_f64(load.limit);
+    let opened = tokio::time::timeout(limit, Session::open(load.protocol, load.target)).await;
+    let outcome = match opened {
+        Ok(Ok(session)) => {
+            let _ = events.send(Event::Opened);
+            return Some(session);
+        }
+        Ok(Err(error)) => classify(Ok(Err(error))),
+        Err(elapsed) => classify(Err(elapsed)),
+    };
+    let _ = events.send(Event::Ended(outcome, begun.elapsed()));
+    None
+}
+
 #[expect(clippy::cast_precision_loss, reason = "connections are few")]
 async fn one_long_lived(load: &Load, events: &mpsc::UnboundedSender<Event>) {
     let limit = Duration::from_secs_f64(load.limit);
-    let begun = Instant::now();
-    let opened = tokio::time::timeout(limit, Session::open(load.protocol, load.target)).await;
-    let mut session = match opened {
-        Ok(Ok(session)) => session,
-        Ok(Err(error)) => {
-            let _ = events.send(Event::Ended(classify(Ok(Err(error))), begun.elapsed()));
-            return;
-        }
-        Err(elapsed) => {
-            let _ = events.send(Event::Ended(classify(Err(elapsed)), begun.elapsed()));
-            return;
-        }
+    let Some(mut session) = opened(load, events).await else {
+        return;
     };
-    let _ = events.send(Event::Opened);
     let mut pace = Pace::new(load, load.rate / load.connections as f64);
     while pace.next().await {
+        if session.left() {
+            session = match opened(load, events).await {
+                Some(session) => session,
+                None => return,
+            };
+        }
         let begun = Instant::now();
         let outcome = classify(tokio::time::timeout(limit, session.exchange()).await);
         let served = outcome.served();

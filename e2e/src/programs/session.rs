@@ -103,8 +103,8 @@ impl Outcome {
 
 /// An open connection.
 pub enum Session {
-    /// HTTP/1.1.
-    Http1(http1::SendRequest<Full<Bytes>>, String),
+    /// HTTP/1.1; whether the server has said that the connection ends with its last answer.
+    Http1(http1::SendRequest<Full<Bytes>>, String, bool),
     /// HTTP/2; whether its requests are gRPC's.
     Http2(http2::SendRequest<Full<Bytes>>, String, bool),
     /// Lines; the greeting if one came unasked.
@@ -121,7 +121,7 @@ impl Session {
             Protocol::H1 => {
                 let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
                 tokio::spawn(connection);
-                Self::Http1(sender, host)
+                Self::Http1(sender, host, false)
             }
             Protocol::H2 | Protocol::Grpc => {
                 let (sender, connection) =
@@ -138,15 +138,24 @@ impl Session {
         })
     }
 
+    /// Whether the server has taken leave, with its last answer: whoever stays opens another connection.
+    #[must_use]
+    pub fn left(&self) -> bool {
+        matches!(self, Self::Http1(_, _, true))
+    }
+
     /// One request; returns when the response has been read.
     pub async fn exchange(&mut self) -> anyhow::Result<Answer> {
         match self {
-            Self::Http1(sender, host) => {
+            Self::Http1(sender, host, ends) => {
                 let request = Request::post("/")
                     .header(header::HOST, host.as_str())
                     .body(Full::from(MARKER))?;
                 sender.ready().await?;
-                read_body(sender.send_request(request).await?, false).await
+                let response = sender.send_request(request).await?;
+                let said = response.headers().get(header::CONNECTION);
+                *ends = said.is_some_and(|said| said.as_bytes().eq_ignore_ascii_case(b"close"));
+                read_body(response, false).await
             }
             Self::Http2(sender, host, grpc) => {
                 let mut request = Request::post(format!("http://{host}/trefoil.test.Echo/Call"));
