@@ -2,18 +2,21 @@
 //! HTTP is served and anything else passes as bytes, with the same decision. It opens nothing itself and knows no
 //! pod: that is the plane's.
 
+use std::convert::Infallible;
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures::future::Either;
+use http::{HeaderValue, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
-use tokio::time::interval;
+use tokio::time::{interval, timeout};
 use trefoil_api::Identity;
 use trefoil_dataplane_core::Store;
 use trefoil_dataplane_core::state::Protocol;
@@ -35,6 +38,8 @@ const SWEEP: Duration = Duration::from_secs(5);
 /// How long a client may take for the head of a request, and between two: longer than clients keep unused connections,
 /// so that it is not this end that closes one as it is used again.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(300);
+/// How long a client that is asked to leave may be between two HTTP/1 requests before its connection is ended.
+const NOTICE: Duration = Duration::from_secs(3);
 /// The largest head of a request, and the most fields.
 const HEAD: usize = 64 * 1024;
 const FIELDS: usize = 100;
@@ -175,7 +180,19 @@ where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let io = Guarded::new(io, &connection.wire);
-    let service = service_fn(move |request: http::Request<Incoming>| connection.clone().answer(request));
+    let last = AtomicBool::new(false);
+    let service = service_fn(|request: http::Request<Incoming>| {
+        let answering = connection.clone().answer(request);
+        let last = &last;
+        async move {
+            let mut answer = answering.await?;
+            if last.load(Ordering::Relaxed) && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+                let headers = answer.headers_mut();
+                headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(answer)
+        }
+    });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
@@ -187,6 +204,12 @@ where
     match futures::future::select(serving.as_mut(), leave).await {
         Either::Left((result, _)) => result,
         Either::Right(((), _)) => {
+            // A client between two requests hears of it with its next answer: an end before that would meet the
+            // request on its way, which is then lost.
+            last.store(true, Ordering::Relaxed);
+            if let Ok(result) = timeout(NOTICE, serving.as_mut()).await {
+                return result;
+            }
             serving.as_mut().graceful_shutdown();
             serving.await
         }

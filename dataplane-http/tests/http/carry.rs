@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt;
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response, header};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Bytes, Incoming};
@@ -378,6 +378,36 @@ async fn an_application_that_breaks_off_does_not_look_finished() {
     let own = response.status() == 502;
     assert!(own || response.into_body().collect().await.is_err());
     assert!(plane.metrics().contains("response_flags=\"UC\""));
+}
+
+#[tokio::test]
+async fn who_is_asked_to_leave_between_requests_hears_of_it_with_the_next_answer() {
+    let application = telling("cart", false).await;
+    let plane = Plane::new(application, AppProtocol::Http11).await;
+    let (leave, ended) = (Arc::new(Notify::new()), Arc::new(AtomicBool::new(false)));
+    let mut client = plane.leaving(&nobody(), leave.clone(), ended.clone()).await;
+    assert_eq!(client.get("/before").await.0, 200);
+    leave.notify_one();
+    let told = async {
+        loop {
+            let request = Request::get("/after").header(header::HOST, "cart.shop");
+            // One that met an end of the connection would have no answer.
+            let answer = client.send(request.body(body("")).unwrap()).await;
+            assert_eq!(answer.status(), 200);
+            let said = answer.headers().get(header::CONNECTION).cloned();
+            text(answer).await;
+            if let Some(said) = said {
+                return said;
+            }
+        }
+    };
+    assert_eq!(timeout(LONG, told).await.expect("told"), "close");
+    let ended = async {
+        while !ended.load(Ordering::SeqCst) {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(LONG, ended).await.expect("the connection ends");
 }
 
 #[tokio::test]
