@@ -59,3 +59,35 @@ async fn the_state_of_a_connection_is_small() {
     let size = std::mem::size_of_val(&carrying);
     assert!(size < 2048, "{size}");
 }
+
+/// A server that has answered and ended, and takes nothing more: what it said arrives, and then its end.
+#[tokio::test]
+async fn an_end_that_wants_no_more_has_not_broken() {
+    let (near, far) = tokio::io::duplex(64 * 1024);
+    tokio::spawn(async move {
+        let mut server = h2::server::handshake(far).await.unwrap();
+        let (request, mut respond) = server.accept().await.unwrap().unwrap();
+        let mut send = respond.send_response(http::Response::new(()), false).unwrap();
+        send.send_data(Bytes::from_static(b"all of it"), true).unwrap();
+        drop((request, respond, send));
+        while server.accept().await.is_some() {}
+    });
+    let (send, connection) = h2::client::handshake(near).await.unwrap();
+    tokio::spawn(connection);
+    let asked = http::Request::connect("cart:80").body(()).unwrap();
+    let (response, sending) = send.ready().await.unwrap().send_request(asked, false).unwrap();
+    let receiving = response.await.unwrap().into_body();
+    let (mut client, from_client) = pair().await;
+    let counters = Counters::default();
+    let stream = TunnelStream::new(sending, receiving);
+    let carrying = forward(Side::Tcp(from_client), Side::Tunnel(stream), &counters);
+    let listening = async {
+        let mut heard = Vec::new();
+        client.read_to_end(&mut heard).await.unwrap();
+        drop(client);
+        heard
+    };
+    let (ended, heard) = tokio::join!(carrying, listening);
+    assert_eq!(heard, b"all of it");
+    ended.unwrap();
+}

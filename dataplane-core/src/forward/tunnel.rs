@@ -55,6 +55,7 @@ impl TunnelStream {
             reader,
             TunnelWriter {
                 stream: &mut self.send,
+                unwanted: false,
             },
         )
     }
@@ -78,6 +79,14 @@ pub(super) struct TunnelReader<'s> {
 
 pub(super) struct TunnelWriter<'s> {
     stream: &'s mut SendStream<Bytes>,
+    /// The other end has said all that it will, and wants no more.
+    unwanted: bool,
+}
+
+/// Whether it is how an end that has said all refuses what is still sent to it (RFC 9113, section 8.1): no end but
+/// that one has broken.
+fn has_said_all(reason: Option<Reason>) -> bool {
+    reason == Some(Reason::NO_ERROR)
 }
 
 impl TunnelReader<'_> {
@@ -89,6 +98,7 @@ impl TunnelReader<'_> {
                 Poll::Ready(Some(Ok(frame))) if frame.len() < SMALL_FRAME => {
                     self.small.extend_from_slice(&frame)
                 }
+                Poll::Ready(Some(Err(error))) if has_said_all(error.reason()) => self.behind = Some(None),
                 Poll::Ready(other) => self.behind = Some(other),
                 Poll::Pending => return,
             }
@@ -139,7 +149,12 @@ impl Writer for TunnelWriter<'_> {
             if self.stream.capacity() == 0 {
                 match ready!(self.stream.poll_capacity(cx)) {
                     Some(capacity) => capacity?,
-                    None => return self.poll_broken(cx).map(Err),
+                    None => {
+                        let broken = ready!(self.stream.poll_reset(cx));
+                        return Poll::Ready(Err(Broken::Tunnel(
+                            broken.map_or_else(|error| error, Into::into),
+                        )));
+                    }
                 };
             }
             let part = chunk.split_to(chunk.len().min(self.stream.capacity()));
@@ -149,12 +164,23 @@ impl Writer for TunnelWriter<'_> {
     }
 
     fn finish(&mut self) -> Result<(), Broken> {
+        if self.unwanted {
+            return Ok(());
+        }
         Ok(self.stream.send_data(Bytes::new(), true)?)
     }
 
+    /// That the other end wants no more breaks nothing until more is sent.
     fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<Broken> {
-        self.stream
-            .poll_reset(cx)
-            .map(|reset| Broken::Tunnel(reset.map_or_else(|error| error, Into::into)))
+        if self.unwanted {
+            return Poll::Pending;
+        }
+        match ready!(self.stream.poll_reset(cx)) {
+            Ok(reason) if has_said_all(Some(reason)) => {
+                self.unwanted = true;
+                Poll::Pending
+            }
+            reset => Poll::Ready(Broken::Tunnel(reset.map_or_else(|error| error, Into::into))),
+        }
     }
 }
