@@ -270,7 +270,6 @@ impl Parts {
         let connections = listener::accept(listener, config, self.stop.clone());
         let webhook = crate::webhook::Webhook {
             client: self.client.clone(),
-            objects: self.objects.overview(),
             mesh: self.objects.mesh(),
             sidecar_image: options.sidecar_image.clone(),
             metrics: self.metrics.clone(),

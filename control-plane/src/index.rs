@@ -353,13 +353,6 @@ impl Index {
             .count()
     }
 
-    /// Labels of all namespaces.
-    #[must_use]
-    pub fn namespace_labels(&self) -> BTreeMap<String, facts::Labels> {
-        let labels = |(name, one): (&String, &Namespace)| (name.clone(), one.labels.clone());
-        self.namespaces.iter().map(labels).collect()
-    }
-
     /// Keys of a kind, for lists that replace all that was known.
     #[must_use]
     pub fn keys(&self, kind: Kind) -> Vec<ObjectKey> {

@@ -52,9 +52,6 @@ pub struct Overview {
     /// What is to be said in the status of the Gateway API's objects.
     #[serde(skip)]
     pub statuses: Arc<Vec<ObjectStatus>>,
-    /// By namespace, for admission: its labels.
-    #[serde(skip)]
-    pub namespace_labels: Arc<std::collections::BTreeMap<String, crate::index::facts::Labels>>,
 }
 
 /// A handle on the task.
@@ -225,7 +222,6 @@ impl Task {
             findings: self.index.findings().collect(),
             reports: Arc::new(self.index.reports().cloned().collect()),
             statuses: Arc::new(self.index.statuses().cloned().collect()),
-            namespace_labels: Arc::new(self.index.namespace_labels()),
         };
         self.overview.send_if_modified(|known| {
             let differs = **known != overview;

@@ -6,7 +6,6 @@ mod reserved;
 #[cfg(test)]
 mod tests;
 
-use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -29,7 +28,6 @@ use tokio_util::sync::CancellationToken;
 use trefoil_api::plane::{PodFacts, wants_sidecar};
 
 use crate::index::facts::Labels;
-use crate::objects::Overview;
 use crate::serve::certificates::Mesh;
 use crate::serve::metrics::Metrics;
 
@@ -41,10 +39,8 @@ const ASKING: Duration = Duration::from_secs(3);
 /// What admission is decided by.
 #[derive(Clone)]
 pub struct Webhook {
-    /// Asked about namespaces that are not known yet.
+    /// Asked about namespaces.
     pub client: Client,
-    /// Labels of namespaces.
-    pub objects: watch::Receiver<Arc<Overview>>,
     /// The mesh configuration.
     pub mesh: watch::Receiver<Arc<Mesh>>,
     /// The image of sidecars.
@@ -159,11 +155,7 @@ impl Webhook {
         let invalid = |error: &dyn fmt::Display| Refusal::Invalid(error.to_string());
         let pod: Pod = serde_json::from_value(request["object"].clone()).map_err(|error| invalid(&error))?;
         let namespace = request["namespace"].as_str().unwrap_or_default();
-        let overview = self.objects.borrow().clone();
-        let labels = match overview.namespace_labels.get(namespace) {
-            Some(labels) => Cow::Borrowed(labels),
-            None => Cow::Owned(self.ask_for_labels(namespace).await?),
-        };
+        let labels = self.labels(namespace).await?;
         let mesh = self.mesh.borrow().clone();
         let facts = PodFacts {
             namespace,
@@ -189,9 +181,9 @@ impl Webhook {
         Ok(Some(inject::inject(&pod, &config)))
     }
 
-    /// The labels of a namespace that is not known yet: taken for unlabelled, its first pods would get no
-    /// sidecar for the rest of their lives.
-    async fn ask_for_labels(&self, name: &str) -> Result<Labels, Refusal> {
+    /// The labels of a namespace as they are now: by those of a moment ago a pod would be without a sidecar for
+    /// the rest of its life.
+    async fn labels(&self, name: &str) -> Result<Labels, Refusal> {
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
         let asked = tokio::time::timeout(ASKING, namespaces.get_opt(name)).await;
         let not_now = |why: &dyn fmt::Display| {

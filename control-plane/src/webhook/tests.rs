@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::{Refusal, Webhook};
-use crate::objects::Overview;
 use crate::serve::certificates::Mesh;
 use trefoil_embedded_api::{self as embedded, Embedded, EmbeddedConfig};
 
@@ -39,14 +38,12 @@ fn request(namespace: &str) -> Value {
 async fn a_namespace_that_is_not_known_yet_is_asked_for_and_nothing_is_assumed() {
     let folder = tempfile::tempdir().expect("folder");
     let (embedded, client) = api(folder.path()).await;
-    let (_overview, objects) = watch::channel(Arc::new(Overview::default()));
     let (_mesh, mesh) = watch::channel(Arc::new(Mesh {
         trust_domain: "cluster.local".into(),
         config: trefoil_api::mesh_config::MeshConfig::default(),
     }));
     let webhook = Webhook {
         client: client.clone(),
-        objects,
         mesh,
         sidecar_image: "sidecar:test".into(),
         metrics: Arc::default(),
