@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 
+use super::http::Http;
 use super::{Match, Policy, Text};
 
 impl Policy {
@@ -55,11 +56,27 @@ impl Match {
             ),
             kind("port", &self.destination_ports, &self.not_destination_ports),
         ];
-        let said: Vec<String> = kinds.into_iter().flatten().collect();
+        let of_http = self.http.iter().flat_map(Http::described);
+        let said: Vec<String> = kinds.into_iter().flatten().chain(of_http).collect();
         if said.is_empty() {
             return "nothing".into();
         }
         said.join(" and ")
+    }
+}
+
+impl Http {
+    fn described(&self) -> Vec<String> {
+        let kinds = [
+            kind("method", &self.methods, &self.not_methods),
+            kind("path", &self.paths, &self.not_paths),
+            kind("host", &self.hosts, &self.not_hosts),
+        ];
+        let headers = self.headers.iter().map(|header| {
+            let name = format!("header {}", header.name);
+            kind(&name, &header.values, &header.not_values)
+        });
+        kinds.into_iter().chain(headers).flatten().collect()
     }
 }
 

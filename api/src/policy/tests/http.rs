@@ -95,6 +95,25 @@ fn a_path_is_allowed_and_another_is_not() {
 }
 
 #[test]
+fn what_is_asked_of_http_is_described_too() {
+    let asked = HttpRequestMatch {
+        methods: vec![exact("GET")],
+        not_paths: vec![text(MatchType::Prefix("/admin".into()))],
+        headers: vec![HttpHeaderMatch {
+            name: "X-Tier".into(),
+            values: vec![exact("gold")],
+            not_values: Vec::new(),
+        }],
+        ..HttpRequestMatch::default()
+    };
+    let compiled = compile(&policy("one", Action::Allow, vec![rule(vec![asking(&asked)])])).expect("valid");
+    assert_eq!(
+        compiled.described(),
+        ["method is GET and path is not /admin* and header x-tier is gold"]
+    );
+}
+
+#[test]
 fn hosts_are_the_same_in_either_case() {
     let host = HttpRequestMatch {
         hosts: vec![exact("CART.shop")],
