@@ -76,6 +76,7 @@ fn read(line: &str) -> anyhow::Result<Established> {
     let [_, _, local, peer, ..] = words[..] else {
         anyhow::bail!("ss says {line:?}")
     };
+    ensure!(local.contains(':') && peer.contains(':'), "ss says {line:?}");
     Ok(Established {
         local: local.into(),
         peer: peer.into(),
