@@ -142,8 +142,8 @@ pub(crate) async fn down(mesh: &Mesh) -> anyhow::Result<bool> {
     };
     if asked {
         let gone = async {
-            // Its folder goes before it does itself.
-            while mesh.directory().exists() || daemon.is_some_and(down::runs) {
+            // A pod that was being made as it ended may have come after it tidied up: that is removed below.
+            while daemon.map_or_else(|| mesh.directory().exists(), down::runs) {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
