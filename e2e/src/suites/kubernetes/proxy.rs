@@ -95,13 +95,15 @@ impl Container {
         loop {
             let at = now();
             let due = looked.elapsed() > Duration::from_millis(100);
-            let look = due.then(|| self.carried(server)).transpose()?;
-            if self.number("memory.oom_control", "oom_kill ")? != kills {
+            let look = due.then(|| self.carried(server)).transpose();
+            let killed = self.number("memory.oom_control", "oom_kill ");
+            // The container ends with its first process, and its control group with it.
+            if !self.group.exists() || killed? != kills {
                 break;
             }
             // Nobody was killed until here: that is what was seen on the living.
             before = at;
-            if let Some(look) = look {
+            if let Some(look) = look? {
                 (carried, looked) = (look, Instant::now());
             }
             ensure!(
