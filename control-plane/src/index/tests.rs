@@ -366,7 +366,12 @@ fn follow(held: &mut Versions, index: &mut Index) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
     #[test]
-    fn any_sequence_gives_what_a_fresh_index_gives(steps in prop::collection::vec((model::change(), prop::bool::weighted(0.3)), 0..60)) {
+    fn any_sequence_gives_what_a_fresh_index_gives(
+        waypoint in any::<bool>(),
+        steps in prop::collection::vec((model::change(), prop::bool::weighted(0.3)), 0..60),
+    ) {
+        let first = if waypoint { routes::with_a_waypoint() } else { Vec::new() };
+        let steps = first.into_iter().map(|change| (change, false)).chain(steps);
         let mut index = Index::new("cluster.local");
         let mut end = EndState::default();
         let mut held = Versions::new();

@@ -46,13 +46,19 @@ fn said(index: &Index, kind: &str) -> (bool, String, String) {
 }
 
 fn world(route: Change) -> Index {
+    let mut changes = with_a_waypoint();
+    changes.extend([service("v2", &[]), route]);
+    index(changes)
+}
+
+/// Service web with a route and a waypoint that is ready, which random changes seldom come to by themselves.
+pub(super) fn with_a_waypoint() -> Vec<Change> {
     let mut changes = vec![
         service("web", &[("trefoil.dev/use-waypoint", "w")]),
-        service("v2", &[]),
-        route,
+        http("r", to_web(json!([{}]))),
     ];
     changes.extend(waypoint("w", "service", "10.0.0.9", true));
-    index(changes)
+    changes
 }
 
 #[test]
@@ -174,7 +180,7 @@ fn a_malformed_route_leaves_the_last_good_one_in_force() {
 #[test]
 fn a_route_that_nobody_applies_says_for_whom() {
     let mut index = world(http("r", to_web(json!([{}]))));
-    index.apply(service("web", &[]));
+    index.apply(Change::Gateway(key("w"), None));
     index.flush();
     let (applied, reason, message) = said(&index, "trefoil.dev/Applied");
     assert_eq!((applied, reason.as_str()), (false, "NoPlane"));
