@@ -16,7 +16,8 @@ use hyper::upgrade::OnUpgrade;
 use tokio::time::{Sleep, sleep_until};
 use trefoil_dataplane_core::telemetry::Layer;
 
-use super::{Answered, Asked, Connection, told};
+use super::attempts::Answered;
+use super::{Asked, Connection, told};
 use crate::answer::{GRPC_STATUS, Refusal, answer};
 use crate::body::{Body, BodyError};
 use crate::filters::HeaderChange;

@@ -1,0 +1,166 @@
+//! A request is tried until there is an answer, or no more is to be tried: what a rule allows, within its limits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Response;
+use hyper::body::Incoming;
+use rand::Rng;
+use tokio::time::{Instant, sleep, timeout_at};
+use trefoil_api::policy;
+use trefoil_dataplane_core::telemetry::Flag;
+
+use super::{Asked, Connection, told};
+use crate::answer::Refusal;
+use crate::body::Source;
+use crate::retry::wait;
+use crate::routing::Rule;
+use crate::telemetry::Record;
+use crate::upstream::{self, Lease, SendError};
+
+/// Attempts beyond the first, whatever the rule, where nothing was sent or it does no harm to send it again.
+const UNSENT: u32 = 2;
+
+/// An attempt that was answered.
+pub(super) struct Answered {
+    pub(super) response: Response<Incoming>,
+    pub(super) lease: Lease,
+    /// When the response must have ended, and what it is then that has run out.
+    pub(super) until: Option<(Instant, &'static str)>,
+    pub(super) backend: Option<usize>,
+}
+
+/// What an attempt failed of, and whether the same may be sent again.
+struct Failed {
+    refusal: Refusal,
+    again: bool,
+    sent: bool,
+}
+
+impl Connection {
+    /// Tries until there is an answer, or no more is to be tried.
+    pub(super) async fn attempts(
+        &self,
+        asked: &Asked,
+        source: &Source,
+        record: &mut Record,
+    ) -> Result<Answered, Refusal> {
+        let rule = asked.rule.as_deref();
+        let retry = rule.and_then(|rule| rule.retry.as_ref());
+        if let Some(retry) = retry {
+            retry.budget.deposit();
+        }
+        let whole = rule
+            .and_then(|rule| rule.request_timeout)
+            .map(|limit| record.began + limit);
+        let mut tried = 0;
+        loop {
+            record.attempts = tried + 1;
+            let failed = match self.attempt(asked, source, whole, record).await {
+                Ok(answered) => {
+                    let code = answered.response.status().as_u16();
+                    let again = retry.filter(|retry| {
+                        tried < retry.attempts && retry.codes.contains(&code) && source.replayable()
+                    });
+                    match again {
+                        Some(retry) if retry.budget.withdraw() => None,
+                        _ => return Ok(answered),
+                    }
+                }
+                Err(failed) => Some(failed),
+            };
+            if let Some(Failed { refusal, again, sent }) = failed {
+                let spared = !sent && tried < UNSENT;
+                let more =
+                    spared || retry.is_some_and(|retry| tried < retry.attempts && retry.budget.withdraw());
+                let late = whole.is_some_and(|until| until <= Instant::now());
+                if !again || !more || late {
+                    return Err(refusal);
+                }
+            }
+            let least = retry.map_or(Duration::ZERO, |retry| retry.backoff);
+            let pause = wait(least, tried, rand::rng().random());
+            match whole {
+                Some(until) if until <= Instant::now() + pause => {
+                    return Err(Refusal::TimedOut("the route's limit for the request"));
+                }
+                _ => sleep(pause).await,
+            }
+            tried += 1;
+        }
+    }
+
+    /// One attempt: choose, decide, send.
+    async fn attempt(
+        &self,
+        asked: &Asked,
+        source: &Source,
+        whole: Option<Instant>,
+        record: &mut Record,
+    ) -> Result<Answered, Failed> {
+        let never = |refusal| Failed {
+            refusal,
+            again: false,
+            sent: false,
+        };
+        let rule = asked.rule.as_deref();
+        let (server, backend) = self.choose(rule).map_err(never)?;
+        record.service.clone_from(&server.service);
+        let server = Arc::new(server);
+        record.server = Some(server.clone());
+        let changed = backend.and_then(|at| rule.map(|rule| &rule.backends[at]));
+        let sending = self.sending(asked, server, changed).map_err(never)?;
+        record.audit = sending.authorized.audit().to_vec();
+        record.policy = match sending.authorized.reason() {
+            policy::Reason::Matched(name) => Some(name.clone()),
+            _ => None,
+        };
+        self.engine.config.connections.audited(&record.audit);
+        let until = self.limit(rule, whole);
+        let sending = sending.send(self, source.attempt());
+        let sent = match until {
+            None => sending.await,
+            Some((until, what)) => match timeout_at(until, sending).await {
+                Ok(sent) => sent,
+                Err(_) => {
+                    return Err(Failed {
+                        refusal: Refusal::TimedOut(what),
+                        again: source.replayable(),
+                        sent: true,
+                    });
+                }
+            },
+        };
+        match sent {
+            Ok((response, lease)) => Ok(Answered {
+                response,
+                lease,
+                until,
+                backend,
+            }),
+            Err(SendError::Open(failure)) => Err(Failed {
+                again: failure.flag != Flag::Deny,
+                sent: false,
+                refusal: failure.into(),
+            }),
+            Err(SendError::Broken { error, reused }) => Err(Failed {
+                refusal: Refusal::Broken(told(&error)),
+                again: source.replayable(),
+                // It may be sent again where it was not acted upon, and where that is no harm (RFC 9110, section 9.2.2).
+                sent: !(upstream::refused(&error)
+                    || reused && upstream::ended(&error) && asked.parts.method.is_idempotent()),
+            }),
+        }
+    }
+
+    /// When the attempt must have been answered, to its end.
+    fn limit(&self, rule: Option<&Rule>, whole: Option<Instant>) -> Option<(Instant, &'static str)> {
+        let whole = whole.map(|until| (until, "the route's limit for the request"));
+        let attempt = rule.and_then(|rule| rule.attempt_timeout);
+        let attempt = attempt.map(|limit| (Instant::now() + limit, "the route's limit for an attempt"));
+        match (whole, attempt) {
+            (Some(whole), Some(attempt)) => Some(if attempt.0 < whole.0 { attempt } else { whole }),
+            (one, other) => one.or(other),
+        }
+    }
+}
