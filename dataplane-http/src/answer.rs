@@ -144,11 +144,23 @@ impl Refusal {
         let mut response = Response::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        self.say(text, headers);
+        response
+    }
+
+    /// What ends a gRPC call whose response has begun.
+    #[must_use]
+    pub(crate) fn trailers(&self, plane: Layer) -> HeaderMap {
+        let mut trailers = HeaderMap::with_capacity(2);
+        self.say(&format!("{}: {self}", self.layer(plane).as_str()), &mut trailers);
+        trailers
+    }
+
+    fn say(&self, text: &str, headers: &mut HeaderMap) {
         headers.insert(GRPC_STATUS, HeaderValue::from(self.grpc_status()));
         if let Ok(message) = HeaderValue::try_from(escaped(text)) {
             headers.insert(GRPC_MESSAGE, message);
         }
-        response
     }
 }
 

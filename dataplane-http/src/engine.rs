@@ -29,6 +29,7 @@ use crate::request::Connection;
 use crate::routing::Routes;
 use crate::seam::{Carrier, Downstream};
 use crate::telemetry::{Found, Metrics};
+use crate::under_way::reconsidered;
 use crate::upgrade;
 use crate::upstream::Pool;
 use crate::wire::Guarded;
@@ -122,16 +123,21 @@ impl Engine {
                 return;
             }
         };
-        let (connection, served) = match found {
-            (Spoken::Bytes, io) => return upgrade::bytes(&self.shared, io, downstream).await,
-            (Spoken::Http1, io) => {
-                let connection = self.connection(downstream);
-                (connection.clone(), one(connection, io, leave).await)
+        let (spoken, io) = found;
+        if spoken == Spoken::Bytes {
+            return upgrade::bytes(&self.shared, io, downstream).await;
+        }
+        let connection = self.connection(downstream);
+        let serving = async {
+            match spoken {
+                Spoken::Http2 => two(connection.clone(), io, leave).await,
+                Spoken::Http1 | Spoken::Bytes => one(connection.clone(), io, leave).await,
             }
-            (Spoken::Http2, io) => {
-                let connection = self.connection(downstream);
-                (connection.clone(), two(connection, io, leave).await)
-            }
+        };
+        let served = tokio::select! {
+            biased;
+            served = serving => served,
+            never = reconsidered(&connection) => match never {},
         };
         connection.malformed(served.as_ref().err());
         if let Err(error) = served {
@@ -148,6 +154,7 @@ impl Engine {
             owner: Arc::new(downstream.owner()),
             engine: self.shared.clone(),
             wire: Arc::default(),
+            under_way: Arc::default(),
             downstream,
         })
     }

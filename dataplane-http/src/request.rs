@@ -4,6 +4,7 @@
 mod attempts;
 mod choose;
 mod outgoing;
+mod reported;
 mod response;
 mod understand;
 
@@ -24,6 +25,7 @@ use crate::mirror;
 use crate::routing::Rule;
 use crate::seam::{Downstream, Owner};
 use crate::telemetry::{Found, Record};
+use crate::under_way::UnderWay;
 use crate::wire::Wire;
 pub(crate) use choose::Sending;
 
@@ -36,6 +38,8 @@ pub(crate) struct Connection {
     pub(crate) owner: Arc<Owner>,
     /// Its bytes, where it speaks HTTP/1.
     pub(crate) wire: Arc<Wire>,
+    /// What is to be decided about again when something changes.
+    pub(crate) under_way: Arc<UnderWay>,
 }
 
 /// A request that was understood, and its rule.
@@ -99,7 +103,7 @@ impl Connection {
         upgrading: Option<OnUpgrade>,
         record: &mut Record,
     ) -> Result<response::Respond, Refusal> {
-        let asked = self.understood(parts, record)?;
+        let asked = Arc::new(self.understood(parts, record)?);
         if let Some(rule) = &asked.rule
             && let Some(redirect) = &rule.filters.redirect
         {

@@ -1,5 +1,6 @@
 //! A request is tried until there is an answer, or no more is to be tried: what a rule allows, within its limits.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use crate::body::Source;
 use crate::retry::wait;
 use crate::routing::Rule;
 use crate::telemetry::Record;
+use crate::under_way::Passage;
 use crate::upstream::{self, Lease, SendError};
 
 /// Attempts beyond the first, whatever the rule, where nothing was sent or it does no harm to send it again.
@@ -24,10 +26,16 @@ const UNSENT: u32 = 2;
 /// An attempt that was answered.
 pub(super) struct Answered {
     pub(super) response: Response<Incoming>,
+    pub(super) using: Using,
+    pub(super) backend: Option<usize>,
+}
+
+/// What a response uses until it has ended.
+pub(super) struct Using {
     pub(super) lease: Lease,
     /// When the response must have ended, and what it is then that has run out.
     pub(super) until: Option<(Instant, &'static str)>,
-    pub(super) backend: Option<usize>,
+    pub(super) passage: Arc<Passage>,
 }
 
 /// What an attempt failed of, and whether the same may be sent again.
@@ -41,7 +49,7 @@ impl Connection {
     /// Tries until there is an answer, or no more is to be tried.
     pub(super) async fn attempts(
         &self,
-        asked: &Asked,
+        asked: &Arc<Asked>,
         source: &Source,
         record: &mut Record,
     ) -> Result<Answered, Refusal> {
@@ -93,7 +101,7 @@ impl Connection {
     /// One attempt: choose, decide, send.
     async fn attempt(
         &self,
-        asked: &Asked,
+        asked: &Arc<Asked>,
         source: &Source,
         whole: Option<Instant>,
         record: &mut Record,
@@ -108,6 +116,8 @@ impl Connection {
         record.service.clone_from(&server.service);
         let server = Arc::new(server);
         record.server = Some(server.clone());
+        // Before it is decided about: what changes from here on ends it.
+        let passage = self.under_way.enter(asked, &server);
         let changed = backend.and_then(|at| rule.map(|rule| &rule.backends[at]));
         let sending = self.sending(asked, server, changed).map_err(never)?;
         record.audit = sending.authorized.audit().to_vec();
@@ -117,25 +127,24 @@ impl Connection {
         };
         self.engine.config.connections.audited(&record.audit);
         let until = self.limit(rule, whole);
-        let sending = sending.send(self, source.attempt());
-        let sent = match until {
-            None => sending.await,
-            Some((until, what)) => match timeout_at(until, sending).await {
-                Ok(sent) => sent,
-                Err(_) => {
-                    return Err(Failed {
-                        refusal: Refusal::TimedOut(what),
-                        again: source.replayable(),
-                        sent: true,
-                    });
-                }
-            },
+        let sending = sending.send(self, source.attempt(&passage));
+        let sent = tokio::select! {
+            biased;
+            refusal = poll_fn(|cx| passage.poll_response(cx)) => return Err(never(refusal)),
+            sent = within(until, sending) => sent.map_err(|what| Failed {
+                refusal: Refusal::TimedOut(what),
+                again: source.replayable(),
+                sent: true,
+            })?,
         };
         match sent {
             Ok((response, lease)) => Ok(Answered {
                 response,
-                lease,
-                until,
+                using: Using {
+                    lease,
+                    until,
+                    passage,
+                },
                 backend,
             }),
             Err(SendError::Open(failure)) => Err(Failed {
@@ -162,5 +171,16 @@ impl Connection {
             (Some(whole), Some(attempt)) => Some(if attempt.0 < whole.0 { attempt } else { whole }),
             (one, other) => one.or(other),
         }
+    }
+}
+
+/// What `sending` comes to, unless `until` is earlier.
+async fn within<T>(
+    until: Option<(Instant, &'static str)>,
+    sending: impl Future<Output = T>,
+) -> Result<T, &'static str> {
+    match until {
+        None => Ok(sending.await),
+        Some((until, what)) => timeout_at(until, sending).await.map_err(|_| what),
     }
 }

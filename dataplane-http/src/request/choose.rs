@@ -17,6 +17,7 @@ use crate::body::Body;
 use crate::head::Fields;
 use crate::routing::{Backend, Rule};
 use crate::seam::{Downstream, Server};
+use crate::under_way::as_known;
 use crate::upstream::{Lease, SendError, Version, Way};
 
 /// A request that may be sent.
@@ -133,6 +134,14 @@ impl Connection {
             Some(request),
         );
         Ok(allowed?)
+    }
+
+    /// The same about what is under way, as its endpoint is now known. One that is gone has nobody to guard.
+    pub(crate) fn still_authorized(&self, asked: &Asked, server: &Server) -> Result<(), Refusal> {
+        match as_known(&self.engine.store, server) {
+            Some(now) => self.authorized(asked, &now).map(|_| ()),
+            None => Ok(()),
+        }
     }
 
     /// A redirect reaches no endpoint; it is still not for those whom none of them would answer.

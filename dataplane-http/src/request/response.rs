@@ -1,31 +1,25 @@
-//! What the client gets: the application's response as the rule changes it, streamed, counted, and cut where its time
-//! has run out.
+//! What the client gets: the application's response as the rule changes it, or what it switches to.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use ::bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Response, StatusCode};
-use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
-use tokio::time::{Sleep, sleep_until};
 use trefoil_dataplane_core::telemetry::Layer;
 
 use super::attempts::Answered;
-use super::{Asked, Connection, told};
-use crate::answer::{GRPC_STATUS, Refusal, answer};
-use crate::body::{Body, BodyError};
+use super::reported::Reported;
+use super::{Asked, Connection};
+use crate::answer::{Refusal, answer};
+use crate::body::Body;
+use crate::grpc;
 use crate::filters::HeaderChange;
 use crate::head;
 use crate::routing::Rule;
 use crate::telemetry::Record;
 use crate::upgrade;
-use crate::upstream::Lease;
 
 /// What a rule and a backend change of a response.
 pub(super) struct Changes {
@@ -59,7 +53,7 @@ pub(super) struct Forwarded {
     connection: Arc<Connection>,
     answered: Answered,
     changes: Changes,
-    upgrading: Option<(OnUpgrade, Asked)>,
+    upgrading: Option<(OnUpgrade, Arc<Asked>)>,
 }
 
 impl Respond {
@@ -76,7 +70,7 @@ impl Respond {
         connection: &Arc<Connection>,
         answered: Answered,
         changes: Changes,
-        upgrading: Option<(OnUpgrade, Asked)>,
+        upgrading: Option<(OnUpgrade, Arc<Asked>)>,
     ) -> Self {
         Self::Forwarded(Box::new(Forwarded {
             connection: connection.clone(),
@@ -102,10 +96,7 @@ impl Respond {
 impl Forwarded {
     fn with(self, mut record: Record, plane: Layer) -> Response<Body> {
         let Answered {
-            response,
-            lease,
-            until,
-            ..
+            response, using, ..
         } = self.answered;
         record.answered(response.status());
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -116,15 +107,9 @@ impl Forwarded {
         parts.extensions.clear();
         head::strip_hop(&mut parts.headers);
         head::strip_ours(&mut parts.headers);
-        record.grpc_status = grpc_status(&parts.headers);
+        record.grpc_status = grpc::status(&parts.headers);
         self.changes.apply(&mut parts.headers);
-        let mut reported = Reported {
-            body,
-            plane,
-            using: Some((lease, record)),
-            until: until.map(|(until, what)| (Box::pin(sleep_until(until)), what)),
-        };
-        reported.ended();
+        let reported = Reported::new(body, using, record, plane);
         Response::from_parts(parts, reported.boxed_unsync())
     }
 }
@@ -133,7 +118,7 @@ impl Forwarded {
 fn switched(
     connection: &Arc<Connection>,
     mut response: Response<Incoming>,
-    upgrading: Option<(OnUpgrade, Asked)>,
+    upgrading: Option<(OnUpgrade, Arc<Asked>)>,
     mut record: Record,
     plane: Layer,
 ) -> Response<Body> {
@@ -162,95 +147,4 @@ fn switched(
     ));
     let nothing = Empty::new().map_err(|never| match never {});
     Response::from_parts(parts, nothing.boxed_unsync())
-}
-
-fn grpc_status(headers: &HeaderMap) -> Option<u16> {
-    headers.get(GRPC_STATUS)?.to_str().ok()?.parse().ok()
-}
-
-/// The body of a response, until it ends.
-struct Reported {
-    body: Incoming,
-    plane: Layer,
-    using: Option<(Lease, Record)>,
-    until: Option<(Pin<Box<Sleep>>, &'static str)>,
-}
-
-impl Reported {
-    /// Lets go of the connection and the record, where nothing follows.
-    fn ended(&mut self) {
-        if self.body.is_end_stream()
-            && let Some((lease, mut record)) = self.using.take()
-        {
-            record.completed();
-            lease.give_back();
-            self.until = None;
-        }
-    }
-
-    fn broken(&mut self, refusal: Refusal) -> BodyError {
-        if let Some((_, mut record)) = self.using.take() {
-            record.broken(refusal.clone(), self.plane);
-        }
-        refusal.into()
-    }
-}
-
-impl http_body::Body for Reported {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = &mut *self;
-        let frame = match Pin::new(&mut this.body).poll_frame(cx) {
-            Poll::Ready(Some(Ok(frame))) => frame,
-            Poll::Ready(Some(Err(error))) => {
-                let error = this.broken(Refusal::Broken(told(&error)));
-                return Poll::Ready(Some(Err(error)));
-            }
-            Poll::Ready(None) => {
-                if let Some((lease, mut record)) = this.using.take() {
-                    record.completed();
-                    lease.give_back();
-                }
-                return Poll::Ready(None);
-            }
-            Poll::Pending => {
-                let late = this
-                    .until
-                    .as_mut()
-                    .and_then(|(sleep, what)| match sleep.as_mut().poll(cx) {
-                        Poll::Ready(()) => Some(*what),
-                        Poll::Pending => None,
-                    });
-                return match late {
-                    Some(what) if this.using.is_some() => {
-                        Poll::Ready(Some(Err(this.broken(Refusal::TimedOut(what)))))
-                    }
-                    _ => Poll::Pending,
-                };
-            }
-        };
-        if let Some((_, record)) = &mut this.using {
-            if let Some(data) = frame.data_ref() {
-                record.sent += data.len() as u64;
-            }
-            if let Some(trailers) = frame.trailers_ref() {
-                record.grpc_status = grpc_status(trailers).or(record.grpc_status);
-            }
-        }
-        this.ended();
-        Poll::Ready(Some(Ok(frame)))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
 }

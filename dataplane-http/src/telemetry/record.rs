@@ -162,6 +162,11 @@ impl Record {
         }
     }
 
+    /// Whether the client speaks HTTP/2.
+    pub(crate) fn is_http2(&self) -> bool {
+        self.version == Version::HTTP_2
+    }
+
     /// The response begins.
     pub(crate) fn answered(&mut self, status: StatusCode) {
         self.code = status.as_u16();

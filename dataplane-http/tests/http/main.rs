@@ -4,8 +4,10 @@
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
 mod carry;
+mod lines;
 mod plane;
 mod policy;
 mod refuse;
 mod resilience;
 mod routes;
+mod under_way;

@@ -279,6 +279,18 @@ impl Plane {
     }
 }
 
+/// Waits until `true_of` says so.
+pub(crate) async fn until(what: &str, true_of: impl Fn() -> bool) {
+    let waiting = async {
+        while !true_of() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(30), waiting)
+        .await
+        .unwrap_or_else(|_| panic!("{what}"));
+}
+
 pub(crate) type TestBody = http_body_util::combinators::BoxBody<Bytes, std::io::Error>;
 
 pub(crate) fn body(text: impl Into<Bytes>) -> TestBody {
