@@ -7,9 +7,8 @@ use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery};
 use http::{Method, Uri, Version};
+use trefoil_api::path::{PathRefused, normalize};
 use trefoil_api::policy;
-
-use crate::path::{PathRefused, normalize};
 
 #[cfg(test)]
 mod tests;

@@ -88,6 +88,18 @@ fn every_fault_is_named_with_its_field() {
             "spec.rules[0].when[0].values[0]",
         ),
         (
+            json!({"rules": [{"to": [{"paths": ["/a", "//a"]}]}]}),
+            "spec.rules[0].to[0].paths[1]",
+        ),
+        (
+            json!({"rules": [{"to": [{"notPaths": ["/%61*"]}]}]}),
+            "spec.rules[0].to[0].notPaths[0]",
+        ),
+        (
+            json!({"rules": [{"when": [{"key": "request.path", "values": ["*/../a"]}]}]}),
+            "spec.rules[0].when[0].values[0]",
+        ),
+        (
             json!({"rules": [{"when": [{"key": "source.mood", "values": ["a"]}]}]}),
             "spec.rules[0].when[0].key",
         ),
