@@ -36,6 +36,9 @@ pub enum HeadRefused {
     /// No host that is understood.
     #[error("the request's host is not valid")]
     InvalidHost,
+    /// Not the time that a call has.
+    #[error("the request's grpc-timeout is not valid")]
+    Timeout,
     /// See [`PathRefused`].
     #[error("{0}")]
     Path(#[from] PathRefused),

@@ -3,6 +3,7 @@
 
 mod attempts;
 mod choose;
+mod limits;
 mod outgoing;
 mod reported;
 mod response;
@@ -10,6 +11,7 @@ mod understand;
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::request::Parts;
 use http::{Request, Response};
@@ -47,6 +49,8 @@ pub(crate) struct Asked {
     pub(crate) parts: Parts,
     pub(crate) head: Head,
     pub(crate) grpc: bool,
+    /// How long its caller gives it.
+    timeout: Option<Duration>,
     pub(crate) upgrade: Option<http::HeaderValue>,
     pub(crate) rule: Option<Arc<Rule>>,
     /// By which it matched the rule.

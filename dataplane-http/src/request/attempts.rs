@@ -7,15 +7,15 @@ use std::time::Duration;
 use http::Response;
 use hyper::body::Incoming;
 use rand::Rng;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep};
 use trefoil_api::policy;
 use trefoil_dataplane_core::telemetry::Flag;
 
+use super::limits::{self, Limit, within};
 use super::{Asked, Connection, told};
 use crate::answer::Refusal;
 use crate::body::Source;
 use crate::retry::wait;
-use crate::routing::Rule;
 use crate::telemetry::Record;
 use crate::under_way::Passage;
 use crate::upstream::{self, Lease, SendError};
@@ -34,7 +34,7 @@ pub(super) struct Answered {
 pub(super) struct Using {
     pub(super) lease: Lease,
     /// When the response must have ended, and what it is then that has run out.
-    pub(super) until: Option<(Instant, &'static str)>,
+    pub(super) until: Option<Limit>,
     pub(super) passage: Arc<Passage>,
 }
 
@@ -58,9 +58,12 @@ impl Connection {
         if let Some(retry) = retry {
             retry.budget.deposit();
         }
-        let whole = rule
-            .and_then(|rule| rule.request_timeout)
-            .map(|limit| record.began + limit);
+        let whole = limits::of_request(asked, record.began);
+        let until_then = |moment: Instant| match whole {
+            Some((until, what)) if until <= moment => Err(Refusal::TimedOut(what)),
+            _ => Ok(()),
+        };
+        until_then(Instant::now())?;
         let mut tried = 0;
         loop {
             record.attempts = tried + 1;
@@ -81,19 +84,14 @@ impl Connection {
                 let spared = !sent && tried < UNSENT;
                 let more =
                     spared || retry.is_some_and(|retry| tried < retry.attempts && retry.budget.withdraw());
-                let late = whole.is_some_and(|until| until <= Instant::now());
-                if !again || !more || late {
+                if !again || !more || until_then(Instant::now()).is_err() {
                     return Err(refusal);
                 }
             }
             let least = retry.map_or(Duration::ZERO, |retry| retry.backoff);
             let pause = wait(least, tried, rand::rng().random());
-            match whole {
-                Some(until) if until <= Instant::now() + pause => {
-                    return Err(Refusal::TimedOut("the route's limit for the request"));
-                }
-                _ => sleep(pause).await,
-            }
+            until_then(Instant::now() + pause)?;
+            sleep(pause).await;
             tried += 1;
         }
     }
@@ -103,7 +101,7 @@ impl Connection {
         &self,
         asked: &Arc<Asked>,
         source: &Source,
-        whole: Option<Instant>,
+        whole: Option<Limit>,
         record: &mut Record,
     ) -> Result<Answered, Failed> {
         let never = |refusal| Failed {
@@ -119,14 +117,17 @@ impl Connection {
         // Before it is decided about: what changes from here on ends it.
         let passage = self.under_way.enter(asked, &server);
         let changed = backend.and_then(|at| rule.map(|rule| &rule.backends[at]));
-        let sending = self.sending(asked, server, changed).map_err(never)?;
+        let mut sending = self.sending(asked, server, changed).map_err(never)?;
         record.audit = sending.authorized.audit().to_vec();
         record.policy = match sending.authorized.reason() {
             policy::Reason::Matched(name) => Some(name.clone()),
             _ => None,
         };
         self.engine.config.connections.audited(&record.audit);
-        let until = self.limit(rule, whole);
+        let until = limits::of_attempt(asked, whole);
+        if let (Some((until, _)), Some(_)) = (until, asked.timeout) {
+            sending.has_until(until);
+        }
         let sending = sending.send(self, source.attempt(&passage));
         let sent = tokio::select! {
             biased;
@@ -160,27 +161,5 @@ impl Connection {
                     || reused && upstream::ended(&error) && asked.parts.method.is_idempotent()),
             }),
         }
-    }
-
-    /// When the attempt must have been answered, to its end.
-    fn limit(&self, rule: Option<&Rule>, whole: Option<Instant>) -> Option<(Instant, &'static str)> {
-        let whole = whole.map(|until| (until, "the route's limit for the request"));
-        let attempt = rule.and_then(|rule| rule.attempt_timeout);
-        let attempt = attempt.map(|limit| (Instant::now() + limit, "the route's limit for an attempt"));
-        match (whole, attempt) {
-            (Some(whole), Some(attempt)) => Some(if attempt.0 < whole.0 { attempt } else { whole }),
-            (one, other) => one.or(other),
-        }
-    }
-}
-
-/// What `sending` comes to, unless `until` is earlier.
-async fn within<T>(
-    until: Option<(Instant, &'static str)>,
-    sending: impl Future<Output = T>,
-) -> Result<T, &'static str> {
-    match until {
-        None => Ok(sending.await),
-        Some((until, what)) => timeout_at(until, sending).await.map_err(|_| what),
     }
 }

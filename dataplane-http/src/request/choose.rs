@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::Response;
 use hyper::body::Incoming;
 use rand::Rng;
+use tokio::time::Instant;
 use trefoil_api::policy;
 use trefoil_dataplane_core::balance::choose;
 use trefoil_dataplane_core::{Authorized, authorize};
@@ -29,6 +30,11 @@ pub(crate) struct Sending {
 }
 
 impl Sending {
+    /// Tells the application how long the call still has.
+    pub(super) fn has_until(&mut self, until: Instant) {
+        self.outgoing.has(until.saturating_duration_since(Instant::now()));
+    }
+
     pub(crate) async fn send(
         self,
         connection: &Connection,

@@ -7,7 +7,8 @@ use http::request::Parts;
 
 use super::{Asked, Connection};
 use crate::answer::Refusal;
-use crate::head::{self, Head};
+use crate::grpc;
+use crate::head::{self, Head, HeadRefused};
 use crate::identity::request_id;
 use crate::routing::{Found as Routed, RequestHead, Rule};
 use crate::telemetry::Record;
@@ -29,12 +30,17 @@ impl Connection {
         parts.headers.remove(header::EXPECT);
         self.told.tell(&mut parts.headers, &mut rand::rng());
         record.request_id = request_id(&parts.headers);
+        let timeout = match record.grpc {
+            true => grpc::timeout(&parts.headers).map_err(|_| HeadRefused::Timeout)?,
+            false => None,
+        };
         let (rule, prefix) = self.rule(&parts, &head)?;
         record.route = rule.as_ref().map(|rule| rule.name.clone());
         Ok(Asked {
             parts,
             head,
             grpc: record.grpc,
+            timeout,
             upgrade,
             rule,
             prefix,

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
 mod carry;
+mod deadline;
 mod lines;
 mod plane;
 mod policy;

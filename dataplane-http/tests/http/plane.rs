@@ -21,7 +21,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::io::DuplexStream;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use trefoil_api::Identity;
 use trefoil_api::proto::envoy::service::discovery::v3::{DeltaDiscoveryResponse, Resource};
@@ -276,6 +276,16 @@ impl Plane {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
         text
+    }
+}
+
+/// Says that it is dropped.
+pub(crate) struct Says(pub(crate) mpsc::UnboundedSender<()>);
+
+impl Drop for Says {
+    fn drop(&mut self) {
+        // The test may be over.
+        let _ = self.0.send(());
     }
 }
 

@@ -13,7 +13,7 @@ use trefoil_api::proto::trefoil::v1 as message;
 use crate::plane::{Plane, application, body, nobody, text};
 use crate::routes::{route, to};
 
-fn retrying(attempts: u32) -> message::HttpRouteRule {
+pub(crate) fn retrying(attempts: u32) -> message::HttpRouteRule {
     let mut rule = to(&[("cart", 1)]);
     rule.retry = Some(message::HttpRetry {
         attempts,

@@ -16,7 +16,7 @@ use trefoil_api::proto::istio::workload::AppProtocol;
 
 use crate::carry::{LONG, echo, streamed};
 use crate::lines::LINES;
-use crate::plane::{Plane, TestBody, application, body, nobody, text};
+use crate::plane::{Plane, Says, TestBody, application, body, nobody, text};
 use crate::policy::{of_path, policy};
 
 const BOTH: [(bool, AppProtocol); 2] = [(false, AppProtocol::Http11), (true, AppProtocol::Http2)];
@@ -79,21 +79,16 @@ async fn endless(http2: bool) -> (std::net::SocketAddr, mpsc::UnboundedReceiver<
     (application.await, end)
 }
 
-struct Says(mpsc::UnboundedSender<()>);
-
-impl Drop for Says {
-    fn drop(&mut self) {
-        // The test may be over.
-        let _ = self.0.send(());
-    }
-}
-
 #[tokio::test]
 async fn a_response_that_is_no_longer_allowed_ends_and_does_not_look_finished() {
     for (http2, protocol) in BOTH {
         let (application, mut ended) = endless(http2).await;
         let plane = plane(application, protocol).await;
-        let path = if http2 { "/cut-response-2" } else { "/cut-response-1" };
+        let path = if http2 {
+            "/cut-response-2"
+        } else {
+            "/cut-response-1"
+        };
         plane.policies(&only(&[path]));
         let mut response = ask(&plane, http2, path, body("")).await;
         for _ in 0..3 {
@@ -112,7 +107,9 @@ async fn a_response_that_is_no_longer_allowed_ends_and_does_not_look_finished() 
             let reset = source.downcast_ref::<h2::Error>().unwrap();
             assert_eq!(reset.reason(), Some(h2::Reason::CANCEL));
         }
-        timeout(LONG, ended.recv()).await.expect("the application is told");
+        timeout(LONG, ended.recv())
+            .await
+            .expect("the application is told");
         let line = LINES.of(path).await;
         assert_eq!((&*line["code"], &*line["response_flags"]), ("200", "DENY"));
         assert_eq!((&*line["layer"], &*line["policy"]), ("policy", "shop/only"));
@@ -251,11 +248,7 @@ async fn a_request_that_outlives_its_response_is_still_decided_about() {
     plane.policies(&only(&["/other"]));
     // Whoever writes on is told, sooner or later; nothing of it is read as if it were allowed.
     let writing = async {
-        while send
-            .send(Frame::data(Bytes::from_static(b"piece")))
-            .await
-            .is_ok()
-        {
+        while send.send(Frame::data(Bytes::from_static(b"piece"))).await.is_ok() {
             tokio::task::yield_now().await;
         }
     };
@@ -271,7 +264,11 @@ async fn a_request_that_outlives_its_response_is_still_decided_about() {
 }
 
 /// A call that says `messages`, and its answer's body once that many came back.
-async fn call(plane: &Plane, path: &str, messages: &[&'static [u8]]) -> (mpsc::Sender<Frame<Bytes>>, Incoming) {
+async fn call(
+    plane: &Plane,
+    path: &str,
+    messages: &[&'static [u8]],
+) -> (mpsc::Sender<Frame<Bytes>>, Incoming) {
     let (send, streaming) = streamed();
     let request = Request::post(format!("http://cart.shop{path}"))
         .header("content-type", "application/grpc")
@@ -281,9 +278,7 @@ async fn call(plane: &Plane, path: &str, messages: &[&'static [u8]]) -> (mpsc::S
     let answering = client.send_request(request.unwrap());
     let mut received = timeout(LONG, answering).await.unwrap().unwrap().into_body();
     for message in messages {
-        send.send(Frame::data(Bytes::from_static(message)))
-            .await
-            .unwrap();
+        send.send(Frame::data(Bytes::from_static(message))).await.unwrap();
         let frame = timeout(LONG, received.frame()).await.unwrap().unwrap().unwrap();
         assert_eq!(frame.into_data().unwrap(), *message);
     }
@@ -302,7 +297,11 @@ async fn a_grpc_call_that_is_no_longer_allowed_is_told_why() {
     plane.policies(&only(&[path]));
     let (_send, mut received) = call(&plane, path, &[b"\0\0\0\0\x01a", b"\0\0\0\0\x01b"]).await;
     plane.policies(&only(&["/shop.Cart/Other"]));
-    let last = timeout(LONG, received.frame()).await.expect("cut").unwrap().unwrap();
+    let last = timeout(LONG, received.frame())
+        .await
+        .expect("cut")
+        .unwrap()
+        .unwrap();
     let trailers = last.into_trailers().expect("trailers");
     let (status, message) = said(&trailers);
     assert_eq!(status, "7");
@@ -336,7 +335,10 @@ async fn of_two_requests_of_one_connection_only_the_denied_one_ends() {
         let request = Request::post(format!("http://cart.shop{path}"))
             .body(streaming)
             .unwrap();
-        let response = timeout(LONG, client.send_request(request)).await.unwrap().unwrap();
+        let response = timeout(LONG, client.send_request(request))
+            .await
+            .unwrap()
+            .unwrap();
         under_way.push((send, response.into_body()));
     }
     let (_gone, mut cut) = under_way.pop().unwrap();
