@@ -59,6 +59,7 @@ impl Refusal {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Head(HeadRefused::Connect) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Head(HeadRefused::Protocol) => StatusCode::NOT_IMPLEMENTED,
             Self::Head(_) | Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::TooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::NoRoute(_) => StatusCode::NOT_FOUND,
@@ -80,7 +81,7 @@ impl Refusal {
         match self.status().as_u16() {
             400 => 13,
             403 => 7,
-            404 | 405 => 12,
+            404 | 405 | 501 => 12,
             504 => 4,
             // A backend that is missing is away (Gateway API, GRPCRouteRule).
             500 | 502 | 503 => 14,

@@ -238,6 +238,7 @@ where
         .initial_connection_window_size(WINDOWS.1)
         .max_concurrent_streams(STREAMS)
         .max_header_list_size(HEAD as u32)
+        .enable_connect_protocol()
         .serve_connection(TokioIo::new(io), service);
     tokio::pin!(serving, leave);
     match futures::future::select(serving.as_mut(), leave).await {

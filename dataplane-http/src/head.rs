@@ -24,6 +24,9 @@ pub enum HeadRefused {
     /// A request for a tunnel: 405.
     #[error("CONNECT is not served here")]
     Connect,
+    /// A request for a tunnel of another protocol than WebSockets: 501.
+    #[error("of extended CONNECT, only WebSockets are served here")]
+    Protocol,
     /// No host, and none is allowed to be missing.
     #[error("the request names no host")]
     NoHost,

@@ -22,6 +22,7 @@ pub mod telemetry;
 mod under_way;
 mod upgrade;
 mod upstream;
+mod websocket;
 mod wire;
 
 pub use engine::{Config, Engine};

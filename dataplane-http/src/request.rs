@@ -28,6 +28,7 @@ use crate::routing::Rule;
 use crate::seam::{Downstream, Owner};
 use crate::telemetry::{Found, Record};
 use crate::under_way::UnderWay;
+use crate::websocket;
 use crate::wire::Wire;
 pub(crate) use choose::Sending;
 
@@ -80,6 +81,7 @@ impl Connection {
         self: Arc<Self>,
         mut request: Request<Incoming>,
     ) -> Result<Response<Body>, Infallible> {
+        let tunnel = websocket::read(&mut request, &mut rand::rng());
         let upgrading = head::upgrade(request.headers()).map(|_| hyper::upgrade::on(&mut request));
         let (parts, body) = request.into_parts();
         let mut record = Record::new(
@@ -88,9 +90,14 @@ impl Connection {
             parts.uri.clone(),
             parts.version,
         );
-        record.grpc = is_grpc(&parts.headers);
+        // What leaves HTTP is no call.
+        record.grpc = is_grpc(&parts.headers) && upgrading.is_none();
         let plane = self.engine.config.plane;
-        match self.served(parts, body, upgrading, &mut record).await {
+        let served = match tunnel {
+            Ok(()) => self.served(parts, body, upgrading, &mut record).await,
+            Err(refused) => Err(refused.into()),
+        };
+        match served {
             Ok(respond) => Ok(respond.with(record, plane)),
             Err(refusal) => {
                 let response = refusal.answer(plane, record.grpc);

@@ -14,12 +14,13 @@ use super::reported::Reported;
 use super::{Asked, Connection};
 use crate::answer::{Refusal, answer};
 use crate::body::Body;
-use crate::grpc;
 use crate::filters::HeaderChange;
+use crate::grpc;
 use crate::head;
 use crate::routing::Rule;
 use crate::telemetry::Record;
 use crate::upgrade;
+use crate::websocket;
 
 /// What a rule and a backend change of a response.
 pub(super) struct Changes {
@@ -95,11 +96,11 @@ impl Respond {
 
 impl Forwarded {
     fn with(self, mut record: Record, plane: Layer) -> Response<Body> {
-        let Answered {
-            response, using, ..
-        } = self.answered;
+        let Answered { response, using, .. } = self.answered;
         record.answered(response.status());
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        // To a client of HTTP/2, whatever succeeds has switched.
+        let tunnel = self.upgrading.is_some() && record.is_http2() && response.status().is_success();
+        if tunnel || response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return switched(&self.connection, response, self.upgrading, record, plane);
         }
         let (mut parts, body) = response.into_parts();
@@ -122,12 +123,13 @@ fn switched(
     mut record: Record,
     plane: Layer,
 ) -> Response<Body> {
-    let agreed = head::upgrade(response.headers());
-    let (Some((client, asked)), Some(protocol)) = (upgrading, agreed) else {
-        let refusal = Refusal::Broken("it switched to a protocol that nobody had asked for".into());
-        let response = refusal.answer(plane, record.grpc);
-        record.refused(refusal, plane);
-        return response;
+    let (client, asked, protocol) = match agreed(&response, upgrading, record.is_http2()) {
+        Ok(agreed) => agreed,
+        Err(refusal) => {
+            let response = refusal.answer(plane, record.grpc);
+            record.refused(refusal, plane);
+            return response;
+        }
     };
     connection.wire.switch();
     let server = hyper::upgrade::on(&mut response);
@@ -135,10 +137,16 @@ fn switched(
     parts.extensions.clear();
     head::strip_hop(&mut parts.headers);
     head::strip_ours(&mut parts.headers);
-    parts.headers.insert(header::UPGRADE, protocol);
-    parts
-        .headers
-        .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    if record.is_http2() {
+        parts.status = StatusCode::OK;
+        parts.version = http::Version::HTTP_2;
+        parts.headers.remove(header::SEC_WEBSOCKET_ACCEPT);
+        record.answered(parts.status);
+    } else {
+        parts.headers.insert(header::UPGRADE, protocol);
+        let upgrade = HeaderValue::from_static("upgrade");
+        parts.headers.insert(header::CONNECTION, upgrade);
+    }
     tokio::spawn(upgrade::switched(
         connection.clone(),
         asked,
@@ -147,4 +155,25 @@ fn switched(
     ));
     let nothing = Empty::new().map_err(|never| match never {});
     Response::from_parts(parts, nothing.boxed_unsync())
+}
+
+/// What both ends agreed on, if they did.
+fn agreed(
+    response: &Response<Incoming>,
+    upgrading: Option<(OnUpgrade, Arc<Asked>)>,
+    websocket: bool,
+) -> Result<(OnUpgrade, Arc<Asked>, HeaderValue), Refusal> {
+    let broken = |what: &str| Refusal::Broken(what.into());
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Err(broken("it did not switch to the protocol that it was asked for"));
+    }
+    let (Some((client, asked)), Some(protocol)) = (upgrading, head::upgrade(response.headers())) else {
+        return Err(broken("it switched to a protocol that nobody had asked for"));
+    };
+    if websocket && !websocket::understood(&asked.parts.headers, response.headers()) {
+        return Err(broken(
+            "it does not speak WebSocket: its answer is none to the key",
+        ));
+    }
+    Ok((client, asked, protocol))
 }

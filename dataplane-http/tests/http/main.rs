@@ -12,3 +12,4 @@ mod refuse;
 mod resilience;
 mod routes;
 mod under_way;
+mod websocket;
