@@ -11,6 +11,7 @@ pub mod filters;
 mod grpc;
 pub mod head;
 mod identity;
+mod interim;
 mod mirror;
 mod request;
 mod retry;

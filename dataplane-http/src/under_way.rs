@@ -14,6 +14,9 @@ use crate::answer::Refusal;
 use crate::request::{Asked, Connection};
 use crate::seam::Server;
 
+/// Interim responses that wait to be passed on.
+const INTERIM: usize = 16;
+
 /// All requests under way on one connection.
 #[derive(Default)]
 pub(crate) struct UnderWay {
@@ -38,6 +41,8 @@ pub(crate) struct Passage {
     of: Arc<UnderWay>,
     number: u64,
     refusal: OnceLock<Refusal>,
+    /// Interim responses that were not passed on yet.
+    interim: Mutex<Vec<Vec<u8>>>,
     /// Who waits with the request's body, and who with the response or its body.
     request: AtomicWaker,
     response: AtomicWaker,
@@ -53,6 +58,7 @@ impl UnderWay {
             of: self.clone(),
             number,
             refusal: OnceLock::new(),
+            interim: Mutex::default(),
             request: AtomicWaker::new(),
             response: AtomicWaker::new(),
         });
@@ -109,6 +115,20 @@ impl Passage {
             self.request.wake();
             self.response.wake();
         }
+    }
+
+    /// An interim response came. More than a few that nobody takes are dropped.
+    pub(crate) fn interim(&self, head: Vec<u8>) {
+        let mut waiting = self.interim.lock().unwrap_or_else(PoisonError::into_inner);
+        if waiting.len() < INTERIM {
+            waiting.push(head);
+            self.response.wake();
+        }
+    }
+
+    /// Those that came, for the one who waits for the response.
+    pub(crate) fn take_interim(&self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut *self.interim.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Ready once the request is no longer allowed: for whoever sends its body.

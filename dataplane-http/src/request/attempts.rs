@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Response;
+use http::{Response, Version};
 use hyper::body::Incoming;
 use rand::Rng;
 use tokio::time::{Instant, sleep};
@@ -128,16 +128,25 @@ impl Connection {
         if let (Some((until, _)), Some(_)) = (until, asked.timeout) {
             sending.has_until(until);
         }
+        if asked.parts.version == Version::HTTP_11 {
+            sending.tells(&passage);
+        }
         let sending = sending.send(self, source.attempt(&passage));
         let sent = tokio::select! {
             biased;
-            refusal = poll_fn(|cx| passage.poll_response(cx)) => return Err(never(refusal)),
+            refusal = poll_fn(|cx| {
+                let denied = passage.poll_response(cx);
+                self.pass_interim(&passage);
+                denied
+            }) => return Err(never(refusal)),
             sent = within(until, sending) => sent.map_err(|what| Failed {
                 refusal: Refusal::TimedOut(what),
                 again: source.replayable(),
                 sent: true,
             })?,
         };
+        // One may have come just now: it goes before the response.
+        self.pass_interim(&passage);
         match sent {
             Ok((response, lease)) => Ok(Answered {
                 response,
@@ -160,6 +169,12 @@ impl Connection {
                 sent: !(upstream::refused(&error)
                     || reused && upstream::ended(&error) && asked.parts.method.is_idempotent()),
             }),
+        }
+    }
+
+    fn pass_interim(&self, passage: &Passage) {
+        for head in passage.take_interim() {
+            self.wire.interim(&head);
         }
     }
 }

@@ -16,9 +16,10 @@ use super::{Asked, Connection};
 use crate::answer::Refusal;
 use crate::body::Body;
 use crate::head::Fields;
+use crate::interim;
 use crate::routing::{Backend, Rule};
 use crate::seam::{Downstream, Server};
-use crate::under_way::as_known;
+use crate::under_way::{Passage, as_known};
 use crate::upstream::{Lease, SendError, Version, Way};
 
 /// A request that may be sent.
@@ -27,12 +28,19 @@ pub(crate) struct Sending {
     pub(super) authorized: Authorized,
     version: Version,
     outgoing: Outgoing,
+    /// Who wants to hear of interim responses.
+    interim: Option<Arc<Passage>>,
 }
 
 impl Sending {
     /// Tells the application how long the call still has.
     pub(super) fn has_until(&mut self, until: Instant) {
         self.outgoing.has(until.saturating_duration_since(Instant::now()));
+    }
+
+    /// Has interim responses told to `passage`, if they can be heard.
+    pub(super) fn tells(&mut self, passage: &Arc<Passage>) {
+        self.interim = (self.version == Version::One).then(|| passage.clone());
     }
 
     pub(crate) async fn send(
@@ -50,10 +58,11 @@ impl Sending {
             version: self.version,
             max_age: engine.max_age(),
         };
-        engine
-            .pool
-            .send(&way, self.outgoing.request(self.version, body))
-            .await
+        let mut request = self.outgoing.request(self.version, body);
+        if let Some(passage) = &self.interim {
+            interim::listen(&mut request, passage);
+        }
+        engine.pool.send(&way, request).await
     }
 }
 
@@ -116,6 +125,7 @@ impl Connection {
             authorized: self.authorized(asked, &server)?,
             version: version(asked, &server),
             outgoing: Outgoing::of(asked, backend),
+            interim: None,
             server,
         })
     }

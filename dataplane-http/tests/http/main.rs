@@ -5,6 +5,7 @@
 
 mod carry;
 mod deadline;
+mod interim;
 mod lines;
 mod plane;
 mod policy;

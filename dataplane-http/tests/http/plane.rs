@@ -20,7 +20,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::io::DuplexStream;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Notify, mpsc};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use trefoil_api::Identity;
@@ -39,6 +39,26 @@ use trefoil_dataplane_http::{Carrier, Config, Downstream, Engine, Io, OpenFailur
 
 /// What the cart service is dialled at.
 pub(crate) const DIALLED: &str = "10.96.0.1:80";
+
+/// What the system holds of a connection: little, so that what is held here shows.
+const BUFFER: u32 = 128 * 1024;
+
+fn socket() -> TcpSocket {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(BUFFER).unwrap();
+    socket.set_send_buffer_size(BUFFER).unwrap();
+    socket
+}
+
+fn listen() -> TcpListener {
+    let socket = socket();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    socket.listen(1024).unwrap()
+}
+
+async fn connect(to: SocketAddr) -> std::io::Result<TcpStream> {
+    socket().connect(to).await
+}
 
 /// Opens connections to applications by the address that the mesh knows them under.
 #[derive(Default)]
@@ -82,9 +102,7 @@ impl Carrier for Loopback {
                 .get(&to.endpoint.address)
                 .copied();
             let at = at.ok_or_else(|| failure("no application".into()))?;
-            let stream = TcpStream::connect(at)
-                .await
-                .map_err(|error| failure(error.to_string()))?;
+            let stream = connect(at).await.map_err(|error| failure(error.to_string()))?;
             Ok(Box::new(stream) as Box<dyn Io>)
         })
     }
@@ -221,8 +239,8 @@ impl Plane {
 
     /// A connection of `peer`, which dialled the cart service.
     pub(crate) async fn dial(&self, peer: &Peer) -> TcpStream {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let listener = listen();
+        let client = connect(listener.local_addr().unwrap()).await.unwrap();
         let (accepted, _) = listener.accept().await.unwrap();
         let serving = self.engine.clone();
         let downstream = self.downstream(peer);
@@ -232,8 +250,8 @@ impl Plane {
 
     /// A client that is asked to go once told, and when its connection has ended.
     pub(crate) async fn leaving(&self, peer: &Peer, leave: Arc<Notify>, ended: Arc<AtomicBool>) -> Client {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let listener = listen();
+        let client = connect(listener.local_addr().unwrap()).await.unwrap();
         let (accepted, _) = listener.accept().await.unwrap();
         let serving = self.engine.clone();
         let downstream = self.downstream(peer);
@@ -343,7 +361,7 @@ where
     F: Fn(Request<Incoming>) -> A + Clone + Send + 'static,
     A: Future<Output = Response<TestBody>> + Send + 'static,
 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = listen();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
