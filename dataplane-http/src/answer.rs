@@ -60,8 +60,8 @@ impl Refusal {
         match self {
             Self::Head(HeadRefused::Connect) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Head(HeadRefused::Protocol) => StatusCode::NOT_IMPLEMENTED,
+            Self::TooLarge | Self::Head(HeadRefused::TooLarge) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Head(_) | Self::Malformed(_) => StatusCode::BAD_REQUEST,
-            Self::TooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::NoRoute(_) => StatusCode::NOT_FOUND,
             Self::NoBackend(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Denied(Denied::Policy(_)) => StatusCode::FORBIDDEN,

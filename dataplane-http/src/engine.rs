@@ -24,6 +24,7 @@ use trefoil_dataplane_core::telemetry::{self as connections, Layer, Reporter};
 
 use crate::bytes::PutBack;
 use crate::detect::{Spoken, detect};
+use crate::head::{FIELDS, SIZE};
 use crate::identity::Told;
 use crate::request::Connection;
 use crate::routing::Routes;
@@ -41,9 +42,9 @@ const SWEEP: Duration = Duration::from_secs(5);
 const HEAD_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long a client that is asked to leave may be between two HTTP/1 requests before its connection is ended.
 const NOTICE: Duration = Duration::from_secs(3);
-/// The largest head of a request, and the most fields.
-const HEAD: usize = 64 * 1024;
-const FIELDS: usize = 100;
+/// The largest head that the parser of HTTP/2 takes, as it counts: what is between it and [`SIZE`] is refused with more
+/// than a status.
+const LIST: u32 = 2 * SIZE as u32;
 /// What one HTTP/2 stream may send before it is taken, and all of a connection.
 const WINDOWS: (u32, u32) = (256 * 1024, 4 * 1024 * 1024);
 /// Requests of one HTTP/2 connection at a time.
@@ -203,7 +204,7 @@ where
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        .max_header_size(HEAD)
+        .max_header_size(SIZE)
         .max_headers(FIELDS)
         .serve_connection(TokioIo::new(io), service)
         .with_upgrades();
@@ -237,7 +238,7 @@ where
         .initial_stream_window_size(WINDOWS.0)
         .initial_connection_window_size(WINDOWS.1)
         .max_concurrent_streams(STREAMS)
-        .max_header_list_size(HEAD as u32)
+        .max_header_list_size(LIST)
         .enable_connect_protocol()
         .serve_connection(TokioIo::new(io), service);
     tokio::pin!(serving, leave);

@@ -18,6 +18,11 @@ pub const CLIENT_CERTIFICATE: HeaderName = HeaderName::from_static("x-forwarded-
 /// What the mesh says to itself.
 const INTERNAL: &str = "trefoil-";
 
+/// The most fields of a head.
+pub const FIELDS: usize = 100;
+/// The largest head, in bytes.
+pub const SIZE: usize = 64 * 1024;
+
 /// Why a request's head is refused: 400, unless said otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HeadRefused {
@@ -39,6 +44,12 @@ pub enum HeadRefused {
     /// No host that is understood.
     #[error("the request's host is not valid")]
     InvalidHost,
+    /// More than one length, or none that is a number; an encoding that is not taken off here.
+    #[error("the request does not say its length in one way")]
+    Length,
+    /// More fields than [`FIELDS`], or longer ones than [`SIZE`]: 431.
+    #[error("the request's head is too large")]
+    TooLarge,
     /// Not the time that a call has.
     #[error("the request's grpc-timeout is not valid")]
     Timeout,
@@ -59,8 +70,18 @@ pub struct Head {
 /// Reads a head. Its URI becomes the normalised path with the query; `Host` and the fields for this hop are taken
 /// out. `dialled` is the host of those who may leave it out, by HTTP/1.0.
 pub fn read(parts: &mut Parts, dialled: &str) -> Result<Head, HeadRefused> {
+    if is_large(parts) {
+        return Err(HeadRefused::TooLarge);
+    }
+    if !says_its_length(&parts.headers) {
+        return Err(HeadRefused::Length);
+    }
     if parts.method == Method::CONNECT {
         return Err(HeadRefused::Connect);
+    }
+    if parts.uri.scheme().is_none() && parts.uri.authority().is_some() {
+        // A form that only CONNECT has (RFC 9112, section 3.2.3).
+        return Err(PathRefused::NotAbsolute.into());
     }
     let head = host(parts, dialled)?;
     let whole_server = parts.method == Method::OPTIONS && parts.uri.path() == "*";
@@ -70,6 +91,32 @@ pub fn read(parts: &mut Parts, dialled: &str) -> Result<Head, HeadRefused> {
     parts.headers.remove(header::HOST);
     one_cookie(&mut parts.headers);
     Ok(head)
+}
+
+/// In HTTP/2, nobody else counts fields.
+fn is_large(parts: &Parts) -> bool {
+    let target = parts
+        .uri
+        .path_and_query()
+        .map_or(0, |target| target.as_str().len());
+    let field = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len();
+    parts.headers.len() > FIELDS || target + parts.headers.iter().map(field).sum::<usize>() > SIZE
+}
+
+/// Whether a message's end can be read in one way: at most one length, which is a number, and no encoding but the one
+/// that goes with each hop.
+pub(crate) fn says_its_length(headers: &HeaderMap) -> bool {
+    let mut encodings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let chunked = |encoding: &HeaderValue| encoding.as_bytes().eq_ignore_ascii_case(b"chunked");
+    let number =
+        |length: &HeaderValue| !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit);
+    match (encodings.next(), lengths.next()) {
+        (None, None) => true,
+        (Some(encoding), None) => chunked(encoding) && encodings.next().is_none(),
+        (None, Some(length)) => number(length) && lengths.next().is_none(),
+        (Some(_), Some(_)) => false,
+    }
 }
 
 /// The path, normalised, and the query as it was.

@@ -8,13 +8,13 @@ use http::{Response, Version};
 use hyper::body::Incoming;
 use rand::Rng;
 use tokio::time::{Instant, sleep};
-use trefoil_api::policy;
 use trefoil_dataplane_core::telemetry::Flag;
 
 use super::limits::{self, Limit, within};
 use super::{Asked, Connection, told};
 use crate::answer::Refusal;
 use crate::body::Source;
+use crate::head::says_its_length;
 use crate::retry::wait;
 use crate::telemetry::Record;
 use crate::under_way::Passage;
@@ -104,11 +104,6 @@ impl Connection {
         whole: Option<Limit>,
         record: &mut Record,
     ) -> Result<Answered, Failed> {
-        let never = |refusal| Failed {
-            refusal,
-            again: false,
-            sent: false,
-        };
         let rule = asked.rule.as_deref();
         let (server, backend) = self.choose(rule).map_err(never)?;
         record.service.clone_from(&server.service);
@@ -118,11 +113,7 @@ impl Connection {
         let passage = self.under_way.enter(asked, &server);
         let changed = backend.and_then(|at| rule.map(|rule| &rule.backends[at]));
         let mut sending = self.sending(asked, server, changed).map_err(never)?;
-        record.audit = sending.authorized.audit().to_vec();
-        record.policy = match sending.authorized.reason() {
-            policy::Reason::Matched(name) => Some(name.clone()),
-            _ => None,
-        };
+        record.allowed(&sending.authorized);
         self.engine.config.connections.audited(&record.audit);
         let until = limits::of_attempt(asked, whole);
         if let (Some((until, _)), Some(_)) = (until, asked.timeout) {
@@ -132,22 +123,17 @@ impl Connection {
             sending.tells(&passage);
         }
         let sending = sending.send(self, source.attempt(&passage));
-        let sent = tokio::select! {
-            biased;
-            refusal = poll_fn(|cx| {
-                let denied = passage.poll_response(cx);
-                self.pass_interim(&passage);
-                denied
-            }) => return Err(never(refusal)),
-            sent = within(until, sending) => sent.map_err(|what| Failed {
-                refusal: Refusal::TimedOut(what),
-                again: source.replayable(),
-                sent: true,
-            })?,
-        };
-        // One may have come just now: it goes before the response.
-        self.pass_interim(&passage);
+        let sent = self.unless_denied(&passage, within(until, sending)).await;
+        let sent = sent.map_err(never)?.map_err(|what| Failed {
+            refusal: Refusal::TimedOut(what),
+            again: source.replayable(),
+            sent: true,
+        })?;
         match sent {
+            Ok((response, _)) if !says_its_length(response.headers()) => {
+                let ambiguous = "its answer does not say its length in one way";
+                Err(never(Refusal::Broken(ambiguous.into())))
+            }
             Ok((response, lease)) => Ok(Answered {
                 response,
                 using: Using {
@@ -157,24 +143,55 @@ impl Connection {
                 },
                 backend,
             }),
-            Err(SendError::Open(failure)) => Err(Failed {
-                again: failure.flag != Flag::Deny,
-                sent: false,
-                refusal: failure.into(),
-            }),
-            Err(SendError::Broken { error, reused }) => Err(Failed {
-                refusal: Refusal::Broken(told(&error)),
-                again: source.replayable(),
-                // It may be sent again where it was not acted upon, and where that is no harm (RFC 9110, section 9.2.2).
-                sent: !(upstream::refused(&error)
-                    || reused && upstream::ended(&error) && asked.parts.method.is_idempotent()),
-            }),
+            Err(error) => Err(failed(error, asked, source)),
         }
+    }
+
+    /// What `work` comes to, or why it is no longer allowed. Meanwhile interim responses are passed on.
+    async fn unless_denied<T>(&self, passage: &Passage, work: impl Future<Output = T>) -> Result<T, Refusal> {
+        let done = tokio::select! {
+            biased;
+            refusal = poll_fn(|cx| {
+                let denied = passage.poll_response(cx);
+                self.pass_interim(passage);
+                denied
+            }) => return Err(refusal),
+            done = work => done,
+        };
+        // One may have come just now: it goes before the response.
+        self.pass_interim(passage);
+        Ok(done)
     }
 
     fn pass_interim(&self, passage: &Passage) {
         for head in passage.take_interim() {
             self.wire.interim(&head);
         }
+    }
+}
+
+/// Nothing that another attempt would change.
+fn never(refusal: Refusal) -> Failed {
+    Failed {
+        refusal,
+        again: false,
+        sent: false,
+    }
+}
+
+fn failed(error: SendError, asked: &Asked, source: &Source) -> Failed {
+    match error {
+        SendError::Open(failure) => Failed {
+            again: failure.flag != Flag::Deny,
+            sent: false,
+            refusal: failure.into(),
+        },
+        SendError::Broken { error, reused } => Failed {
+            refusal: Refusal::Broken(told(&error)),
+            again: source.replayable(),
+            // It may be sent again where it was not acted upon, and where that is no harm (RFC 9110, section 9.2.2).
+            sent: !(upstream::refused(&error)
+                || reused && upstream::ended(&error) && asked.parts.method.is_idempotent()),
+        },
     }
 }

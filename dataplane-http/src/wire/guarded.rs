@@ -60,6 +60,8 @@ pub(crate) struct Guarded<T> {
     stream: T,
     wire: Arc<Wire>,
     scanner: Scanner,
+    /// Some of it was let through.
+    passed: bool,
     /// What is left of the answer to a request that is refused.
     answer: Option<&'static [u8]>,
 }
@@ -70,6 +72,7 @@ impl<T> Guarded<T> {
             stream,
             wire: wire.clone(),
             scanner: Scanner::default(),
+            passed: false,
             answer: None,
         }
     }
@@ -121,12 +124,14 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guarded<T> {
                 return Poll::Ready(Ok(()));
             }
             let Err(ambiguous) = this.scanner.scan(&buffer.filled()[before..]) else {
+                this.passed = true;
                 return Poll::Ready(Ok(()));
             };
             buffer.set_filled(before);
             // Set once: nothing is read behind it.
             let _ = this.wire.refused.set(ambiguous);
-            this.answer = Some(if this.scanner.heads == 0 { ANSWER } else { &[] });
+            let asked = this.scanner.heads > 0 && this.passed;
+            this.answer = Some(if asked { &[] } else { ANSWER });
         }
         Poll::Ready(Err(ready!(this.poll_refuse(cx))))
     }

@@ -3,8 +3,10 @@
 
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
+mod answers;
 mod carry;
 mod deadline;
+mod frames;
 mod interim;
 mod lines;
 mod plane;
