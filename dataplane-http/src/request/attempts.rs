@@ -16,6 +16,7 @@ use crate::answer::Refusal;
 use crate::body::Source;
 use crate::head::says_its_length;
 use crate::retry::wait;
+use crate::routing::Retry;
 use crate::telemetry::Record;
 use crate::under_way::Passage;
 use crate::upstream::{self, Lease, SendError};
@@ -59,38 +60,34 @@ impl Connection {
             retry.budget.deposit();
         }
         let whole = limits::of_request(asked, record.began);
-        let until_then = |moment: Instant| match whole {
-            Some((until, what)) if until <= moment => Err(Refusal::TimedOut(what)),
-            _ => Ok(()),
-        };
-        until_then(Instant::now())?;
+        let late = |moment: Instant| whole.filter(|(until, _)| *until <= moment);
+        if let Some((_, what)) = late(Instant::now()) {
+            return Err(Refusal::TimedOut(what));
+        }
         let mut tried = 0;
         loop {
             record.attempts = tried + 1;
-            let failed = match self.attempt(asked, source, whole, record).await {
-                Ok(answered) => {
-                    let code = answered.response.status().as_u16();
-                    let again = retry.filter(|retry| {
-                        tried < retry.attempts && retry.codes.contains(&code) && source.replayable()
-                    });
-                    match again {
-                        Some(retry) if retry.budget.withdraw() => None,
-                        _ => return Ok(answered),
-                    }
-                }
-                Err(failed) => Some(failed),
-            };
-            if let Some(Failed { refusal, again, sent }) = failed {
-                let spared = !sent && tried < UNSENT;
-                let more =
-                    spared || retry.is_some_and(|retry| tried < retry.attempts && retry.budget.withdraw());
-                if !again || !more || until_then(Instant::now()).is_err() {
-                    return Err(refusal);
-                }
-            }
+            let came = self.attempt(asked, source, whole, record).await;
             let least = retry.map_or(Duration::ZERO, |retry| retry.backoff);
             let pause = wait(least, tried, rand::rng().random());
-            until_then(Instant::now() + pause)?;
+            // One that would come too late is not begun: what there is already says more.
+            let in_time = late(Instant::now() + pause).is_none();
+            let more = |retry: &Retry| in_time && tried < retry.attempts && retry.budget.withdraw();
+            match came {
+                Ok(answered) => {
+                    let code = answered.response.status().as_u16();
+                    let again = |retry: &&Retry| retry.codes.contains(&code) && source.replayable();
+                    if !retry.filter(again).is_some_and(more) {
+                        return Ok(answered);
+                    }
+                }
+                Err(Failed { refusal, again, sent }) => {
+                    let spared = !sent && tried < UNSENT && in_time;
+                    if !again || !(spared || retry.is_some_and(more)) {
+                        return Err(refusal);
+                    }
+                }
+            }
             sleep(pause).await;
             tried += 1;
         }

@@ -24,11 +24,13 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Notify, mpsc};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use trefoil_api::Identity;
+use trefoil_api::names::MESH_SETTINGS;
 use trefoil_api::proto::envoy::service::discovery::v3::{DeltaDiscoveryResponse, Resource};
 use trefoil_api::proto::istio::security::Authorization;
 use trefoil_api::proto::istio::workload as message;
-use trefoil_api::proto::trefoil::v1::HttpRoute;
+use trefoil_api::proto::trefoil::v1::{HttpRoute, MeshSettings, Outbound};
 use trefoil_api::proto::type_url;
+use trefoil_dataplane_core::balance::Endpoint;
 use trefoil_dataplane_core::identify::Peer;
 use trefoil_dataplane_core::state::Locality;
 use trefoil_dataplane_core::telemetry::{self as connections, Flag, Layer, Reporter};
@@ -233,17 +235,42 @@ impl Plane {
         assert_eq!(refused, []);
     }
 
+    /// For how long connections to applications are used.
+    pub(crate) fn max_age(&self, seconds: u64) {
+        let settings = MeshSettings {
+            outbound: Outbound::AllowAny.into(),
+            connection_max_age: seconds,
+            trust_domain: "cluster.local".into(),
+        };
+        let named = [(MESH_SETTINGS.to_owned(), settings)];
+        assert_eq!(self.store.apply(&response(type_url::MESH_SETTINGS, &named)), []);
+    }
+
     pub(crate) fn route(&self, route: &HttpRoute) {
         self.routes.insert(compile(route).expect("understood"));
     }
 
     /// A connection of `peer`, which dialled the cart service.
     pub(crate) async fn dial(&self, peer: &Peer) -> TcpStream {
+        self.serve(self.downstream(peer)).await
+    }
+
+    /// A client whose connection to the first endpoint of the cart service was handed over.
+    pub(crate) async fn handed_over(&self, peer: &Peer) -> Client {
+        let mut downstream = self.downstream(peer);
+        downstream.destination = "10.0.0.1:8080".parse().unwrap();
+        downstream.endpoint = Some(Endpoint {
+            workload: downstream.own.clone(),
+            address: downstream.destination,
+        });
+        Client::new(self.serve(downstream).await).await
+    }
+
+    async fn serve(&self, downstream: Downstream) -> TcpStream {
         let listener = listen();
         let client = connect(listener.local_addr().unwrap()).await.unwrap();
         let (accepted, _) = listener.accept().await.unwrap();
         let serving = self.engine.clone();
-        let downstream = self.downstream(peer);
         tokio::spawn(async move { serving.serve(accepted, downstream, std::future::pending()).await });
         client
     }
