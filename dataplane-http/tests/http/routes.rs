@@ -217,7 +217,9 @@ async fn what_was_handed_over_gets_policy_and_no_route() {
     plane.endpoint("cart", 4, telling("v4", false).await, AppProtocol::Http11);
     let mut rule = to(&[("next", 1)]);
     rule.filters = vec![filter(Kind::RequestHeaders(set("x-rule", "r")))];
-    plane.route(&route(vec![rule]));
+    let mut of_each_port = route(vec![rule]);
+    of_each_port.parents[0].port = 0;
+    plane.route(&of_each_port);
     let no_admin = policy("no-admin", security::Action::Deny, &[of_path("/admin")]);
     plane.policies(&[no_admin]);
     let mut client = plane.handed_over(&nobody()).await;

@@ -95,13 +95,16 @@ async fn a_response_that_is_no_longer_allowed_ends_and_does_not_look_finished() 
             assert!(timeout(LONG, response.frame()).await.unwrap().unwrap().is_ok());
         }
         plane.policies(&only(&["/other"]));
-        let error = loop {
-            match timeout(LONG, response.frame()).await.expect("cut") {
-                Some(Ok(_)) => {}
-                Some(Err(error)) => break error,
-                None => panic!("it looks finished"),
+        let cut = async {
+            loop {
+                match response.frame().await {
+                    Some(Ok(_)) => {}
+                    Some(Err(error)) => return error,
+                    None => panic!("it looks finished"),
+                }
             }
         };
+        let error = timeout(LONG, cut).await.expect("cut");
         if http2 {
             let source = std::error::Error::source(&error).unwrap();
             let reset = source.downcast_ref::<h2::Error>().unwrap();
