@@ -10,18 +10,18 @@ use http::{Method, Uri, Version};
 use trefoil_api::path::{PathRefused, normalize};
 use trefoil_api::policy;
 
+mod bounds;
 #[cfg(test)]
 mod tests;
+
+use bounds::is_large;
+pub(crate) use bounds::says_its_length;
+pub use bounds::{FIELDS, SIZE};
 
 /// The client's identity, for the application.
 pub const CLIENT_CERTIFICATE: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 /// What the mesh says to itself.
 const INTERNAL: &str = "trefoil-";
-
-/// The most fields of a head.
-pub const FIELDS: usize = 100;
-/// The largest head, in bytes.
-pub const SIZE: usize = 64 * 1024;
 
 /// Why a request's head is refused: 400, unless said otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -91,32 +91,6 @@ pub fn read(parts: &mut Parts, dialled: &str) -> Result<Head, HeadRefused> {
     parts.headers.remove(header::HOST);
     one_cookie(&mut parts.headers);
     Ok(head)
-}
-
-/// In HTTP/2, nobody else counts fields.
-fn is_large(parts: &Parts) -> bool {
-    let target = parts
-        .uri
-        .path_and_query()
-        .map_or(0, |target| target.as_str().len());
-    let field = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len();
-    parts.headers.len() > FIELDS || target + parts.headers.iter().map(field).sum::<usize>() > SIZE
-}
-
-/// Whether a message's end can be read in one way: at most one length, which is a number, and no encoding but the one
-/// that goes with each hop.
-pub(crate) fn says_its_length(headers: &HeaderMap) -> bool {
-    let mut encodings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
-    let chunked = |encoding: &HeaderValue| encoding.as_bytes().eq_ignore_ascii_case(b"chunked");
-    let number =
-        |length: &HeaderValue| !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit);
-    match (encodings.next(), lengths.next()) {
-        (None, None) => true,
-        (Some(encoding), None) => chunked(encoding) && encodings.next().is_none(),
-        (None, Some(length)) => number(length) && lengths.next().is_none(),
-        (Some(_), Some(_)) => false,
-    }
 }
 
 /// The path, normalised, and the query as it was.

@@ -9,6 +9,7 @@ mod deadline;
 mod frames;
 mod interim;
 mod lines;
+mod peers;
 mod plane;
 mod policy;
 mod refuse;

@@ -14,7 +14,8 @@ use trefoil_api::proto::istio::workload::AppProtocol;
 use trefoil_api::proto::trefoil::v1::HttpRequestMatch;
 use trefoil_api::proto::type_url;
 
-use crate::plane::{Plane, body, nobody, peer, telling, text};
+use crate::peers::peer;
+use crate::plane::{Plane, body, nobody, telling, text};
 
 fn exact(text: &str) -> security::StringMatch {
     security::StringMatch {

@@ -14,6 +14,90 @@ use trefoil_api::proto::istio::workload::AppProtocol;
 use crate::carry::LONG;
 use crate::plane::{Plane, application, body, nobody, until};
 
+const TWO_WAYS: &[&str] = &[
+    // Where a message ends.
+    "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",
+    "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+    "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +3\r\n\r\nabc",
+    "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3, 4\r\n\r\nabc",
+    "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\n\r\nabc",
+    "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+    "POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n",
+    "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+    "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \"chunked\"\r\n\r\n0\r\n\r\n",
+    "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
+    "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0x1\r\n\r\na",
+    "POST / HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n\r\n",
+    "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999\r\n\r\n",
+    "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1, 1\r\n\r\na",
+    // Where a chunk ends.
+    "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\na\r\n0\r\n\r\n",
+    "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\na\r\n0\r\n\r\n",
+    "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0x1\r\na\r\n0\r\n\r\n",
+    "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n 1\r\na\r\n0\r\n\r\n",
+    "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n\r\na\r\n0\r\n\r\n",
+    "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1 a\r\na\r\n0\r\n\r\n",
+    "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\na\r\n",
+    "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\na\r\n",
+    "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1;x=y\na\r\n0\r\n\r\n",
+    "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1;x=\ry\r\na\r\n0\r\n\r\n",
+    "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nT: 1\r\n folded\r\n\r\n",
+    "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nT: 1\n\r\n",
+    // Where a field ends.
+    "GET / HTTP/1.1\r\nHost: a\r\nX: b\n\r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n",
+    "GET / HTTP/1.1\nHost: a\n\n",
+    "GET / HTTP/1.1\r\nHost: a\r\nX: b\rY: c\r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: a\r\nX: b\r\n folded\r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: a\r\nX : b\r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: a\r\nX: b\0c\r\n\r\n",
+    "GET / HTTP/1.1\r\n Host: a\r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: a\r\n: b\r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: a\r\nX\r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: a\r\nX(): b\r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: a\r\nX\0: b\r\n\r\n",
+    "GET /\r HTTP/1.1\r\nHost: a\r\n\r\n",
+    "GET / HTTP/1.1 \r\nHost: a\r\n\r\n",
+    "GET / HTTP/1.2\r\nHost: a\r\n\r\n",
+    "GET / HTTP/2.0\r\nHost: a\r\n\r\n",
+    "GET /a b HTTP/1.1\r\nHost: a\r\n\r\n",
+    "GET\t/ HTTP/1.1\r\nHost: a\r\n\r\n",
+    "GET /\0 HTTP/1.1\r\nHost: a\r\n\r\n",
+    "G(T / HTTP/1.1\r\nHost: a\r\n\r\n",
+    // Whose request it is.
+    "GET / HTTP/1.1\r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
+    "GET http://a/ HTTP/1.1\r\nHost: b\r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: a@b\r\n\r\n",
+    "GET http://a/ HTTP/1.1\r\nHost: a:81\r\n\r\n",
+    "GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n",
+    "GET http:///x HTTP/1.1\r\nHost: a\r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: a, b\r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: a/b\r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: a\\b\r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: a#b\r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: \r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: a\r\nhOST: b\r\n\r\n",
+    // Which path it is for.
+    "GET /a%2Fb HTTP/1.1\r\nHost: a\r\n\r\n",
+    "GET /a%5cb HTTP/1.1\r\nHost: a\r\n\r\n",
+    "GET /a%00 HTTP/1.1\r\nHost: a\r\n\r\n",
+    "GET /../a HTTP/1.1\r\nHost: a\r\n\r\n",
+    "GET /a%zz HTTP/1.1\r\nHost: a\r\n\r\n",
+    "GET /a%2fb HTTP/1.1\r\nHost: a\r\n\r\n",
+    "GET /a\\b HTTP/1.1\r\nHost: a\r\n\r\n",
+    "GET /%2e%2e/a HTTP/1.1\r\nHost: a\r\n\r\n",
+    "GET /a/..;x/b HTTP/1.1\r\nHost: a\r\n\r\n",
+    "GET /a%0d%0aX:%20b HTTP/1.1\r\nHost: a\r\n\r\n",
+    "GET /a%7f HTTP/1.1\r\nHost: a\r\n\r\n",
+    "GET http://a/../b HTTP/1.1\r\nHost: a\r\n\r\n",
+    "GET a HTTP/1.1\r\nHost: a\r\n\r\n",
+];
+
 /// A plane, and how many requests its application got.
 pub(crate) async fn plane() -> (Plane, Arc<AtomicUsize>) {
     let reached = Arc::new(AtomicUsize::new(0));
@@ -43,95 +127,12 @@ fn status(answer: &str) -> &str {
 #[tokio::test]
 async fn what_can_be_read_in_two_ways_is_refused() {
     let (plane, reached) = plane().await;
-    let all = [
-        // Where a message ends.
-        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",
-        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
-        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +3\r\n\r\nabc",
-        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3, 4\r\n\r\nabc",
-        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\n\r\nabc",
-        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
-        "POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
-        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n",
-        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
-        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \"chunked\"\r\n\r\n0\r\n\r\n",
-        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
-        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0x1\r\n\r\na",
-        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n\r\n",
-        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999\r\n\r\n",
-        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1, 1\r\n\r\na",
-        // Where a chunk ends.
-        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\na\r\n0\r\n\r\n",
-        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\na\r\n0\r\n\r\n",
-        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0x1\r\na\r\n0\r\n\r\n",
-        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n 1\r\na\r\n0\r\n\r\n",
-        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n\r\na\r\n0\r\n\r\n",
-        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1 a\r\na\r\n0\r\n\r\n",
-        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\na\r\n",
-        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\na\r\n",
-        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1;x=y\na\r\n0\r\n\r\n",
-        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1;x=\ry\r\na\r\n0\r\n\r\n",
-        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nT: 1\r\n folded\r\n\r\n",
-        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nT: 1\n\r\n",
-        // Where a field ends.
-        "GET / HTTP/1.1\r\nHost: a\r\nX: b\n\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n",
-        "GET / HTTP/1.1\nHost: a\n\n",
-        "GET / HTTP/1.1\r\nHost: a\r\nX: b\rY: c\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a\r\nX: b\r\n folded\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a\r\nX : b\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a\r\nX: b\0c\r\n\r\n",
-        "GET / HTTP/1.1\r\n Host: a\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a\r\n: b\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a\r\nX\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a\r\nX(): b\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a\r\nX\0: b\r\n\r\n",
-        "GET /\r HTTP/1.1\r\nHost: a\r\n\r\n",
-        "GET / HTTP/1.1 \r\nHost: a\r\n\r\n",
-        "GET / HTTP/1.2\r\nHost: a\r\n\r\n",
-        "GET / HTTP/2.0\r\nHost: a\r\n\r\n",
-        "GET /a b HTTP/1.1\r\nHost: a\r\n\r\n",
-        "GET\t/ HTTP/1.1\r\nHost: a\r\n\r\n",
-        "GET /\0 HTTP/1.1\r\nHost: a\r\n\r\n",
-        "G(T / HTTP/1.1\r\nHost: a\r\n\r\n",
-        // Whose request it is.
-        "GET / HTTP/1.1\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
-        "GET http://a/ HTTP/1.1\r\nHost: b\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a@b\r\n\r\n",
-        "GET http://a/ HTTP/1.1\r\nHost: a:81\r\n\r\n",
-        "GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n",
-        "GET http:///x HTTP/1.1\r\nHost: a\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a, b\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a/b\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a\\b\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a#b\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: \r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a\r\nhOST: b\r\n\r\n",
-        // Which path it is for.
-        "GET /a%2Fb HTTP/1.1\r\nHost: a\r\n\r\n",
-        "GET /a%5cb HTTP/1.1\r\nHost: a\r\n\r\n",
-        "GET /a%00 HTTP/1.1\r\nHost: a\r\n\r\n",
-        "GET /../a HTTP/1.1\r\nHost: a\r\n\r\n",
-        "GET /a%zz HTTP/1.1\r\nHost: a\r\n\r\n",
-        "GET /a%2fb HTTP/1.1\r\nHost: a\r\n\r\n",
-        "GET /a\\b HTTP/1.1\r\nHost: a\r\n\r\n",
-        "GET /%2e%2e/a HTTP/1.1\r\nHost: a\r\n\r\n",
-        "GET /a/..;x/b HTTP/1.1\r\nHost: a\r\n\r\n",
-        "GET /a%0d%0aX:%20b HTTP/1.1\r\nHost: a\r\n\r\n",
-        "GET /a%7f HTTP/1.1\r\nHost: a\r\n\r\n",
-        "GET http://a/../b HTTP/1.1\r\nHost: a\r\n\r\n",
-        "GET a HTTP/1.1\r\nHost: a\r\n\r\n",
-    ];
-    for sent in all {
+    for sent in TWO_WAYS {
         let answer = answer(&plane, sent.as_bytes()).await;
         assert_eq!(status(&answer), "400", "{sent:?}: {answer:?}");
     }
     assert_eq!(reached.load(Ordering::SeqCst), 0);
-    until("each is counted", || refused(&plane) == all.len()).await;
+    until("each is counted", || refused(&plane) == TWO_WAYS.len()).await;
 }
 
 /// Requests that are counted as refused for what they are.
