@@ -11,6 +11,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{Ambiguous, Scanner};
 
+#[cfg(test)]
+mod tests;
+
 /// What the client of a first request gets; later ones are cut, since an answer may be under way.
 pub(super) const ANSWER: &[u8] =
     b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: text/plain; charset=utf-8\r\n\
