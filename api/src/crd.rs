@@ -15,7 +15,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use terms::{
-    RequestSubject, Subject, Term, TextPattern, address_range, port_number, principal_pattern,
+    RequestSubject, Subject, Term, TextPattern, address_range, path_pattern, port_number, principal_pattern,
     request_subject, text_pattern, when_subject,
 };
 pub use validate::{FieldError, authorization_policy, peer_authentication, validate};

@@ -5,6 +5,7 @@ pub mod crd;
 pub mod identity;
 pub mod mesh_config;
 pub mod names;
+pub mod path;
 pub mod plane;
 pub mod policy;
 pub mod proto;

@@ -59,8 +59,9 @@ impl Refusal {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Head(HeadRefused::Connect) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Head(HeadRefused::Protocol) => StatusCode::NOT_IMPLEMENTED,
+            Self::TooLarge | Self::Head(HeadRefused::TooLarge) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Head(_) | Self::Malformed(_) => StatusCode::BAD_REQUEST,
-            Self::TooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::NoRoute(_) => StatusCode::NOT_FOUND,
             Self::NoBackend(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Denied(Denied::Policy(_)) => StatusCode::FORBIDDEN,
@@ -80,7 +81,7 @@ impl Refusal {
         match self.status().as_u16() {
             400 => 13,
             403 => 7,
-            404 | 405 => 12,
+            404 | 405 | 501 => 12,
             504 => 4,
             // A backend that is missing is away (Gateway API, GRPCRouteRule).
             500 | 502 | 503 => 14,
@@ -144,11 +145,23 @@ impl Refusal {
         let mut response = Response::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        self.say(text, headers);
+        response
+    }
+
+    /// What ends a gRPC call whose response has begun.
+    #[must_use]
+    pub(crate) fn trailers(&self, plane: Layer) -> HeaderMap {
+        let mut trailers = HeaderMap::with_capacity(2);
+        self.say(&format!("{}: {self}", self.layer(plane).as_str()), &mut trailers);
+        trailers
+    }
+
+    fn say(&self, text: &str, headers: &mut HeaderMap) {
         headers.insert(GRPC_STATUS, HeaderValue::from(self.grpc_status()));
         if let Ok(message) = HeaderValue::try_from(escaped(text)) {
             headers.insert(GRPC_MESSAGE, message);
         }
-        response
     }
 }
 

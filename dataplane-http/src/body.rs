@@ -13,6 +13,9 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
 
+use crate::answer::Refusal;
+use crate::under_way::Passage;
+
 /// What is kept of a request so that it can be sent again.
 const REPLAYED: usize = 64 * 1024;
 /// Frames that a mirror may be behind.
@@ -20,6 +23,26 @@ const MIRRORED: usize = 16;
 
 /// Any error of a body.
 pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
+/// How a body is broken off that one end would still read.
+#[derive(Debug, thiserror::Error)]
+#[error("{refusal}")]
+struct Cut {
+    refusal: Refusal,
+    /// As HTTP/2 says it.
+    #[source]
+    reset: h2::Error,
+}
+
+/// The end of a body that is not its end.
+pub(crate) fn cut(refusal: Refusal) -> BodyError {
+    let reset = match refusal {
+        Refusal::Broken(_) => h2::Reason::INTERNAL_ERROR,
+        _ => h2::Reason::CANCEL,
+    };
+    let reset = reset.into();
+    Cut { refusal, reset }.into()
+}
+
 /// Any body.
 pub(crate) type Body = UnsyncBoxBody<Bytes, BodyError>;
 
@@ -81,13 +104,15 @@ impl Source {
         }
     }
 
-    /// The body, from its beginning. Only the last attempt that was begun may be read.
-    pub(crate) fn attempt(&self) -> Body {
+    /// The body, from its beginning, for as long as `passage` is allowed. Only the last attempt that was begun may be
+    /// read.
+    pub(crate) fn attempt(&self, passage: &Arc<Passage>) -> Body {
         if self.lock().ended && !self.lock().touched {
             return Empty::new().map_err(|never| match never {}).boxed_unsync();
         }
         let attempt = Attempt {
             source: self.clone(),
+            passage: passage.clone(),
             next: 0,
             delivered: 0,
         };
@@ -173,6 +198,7 @@ impl State {
 /// The body as one attempt sends it.
 struct Attempt {
     source: Source,
+    passage: Arc<Passage>,
     /// Of the pieces that are kept, the next.
     next: usize,
     delivered: u64,
@@ -187,6 +213,9 @@ impl http_body::Body for Attempt {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
+        if let Poll::Ready(refusal) = this.passage.poll_request(cx) {
+            return Poll::Ready(Some(Err(cut(refusal))));
+        }
         let mut state = this.source.state.lock().unwrap_or_else(PoisonError::into_inner);
         let piece = match state.kept.get(this.next) {
             Some(piece) => piece.clone(),

@@ -24,11 +24,13 @@ use trefoil_dataplane_core::telemetry::{self as connections, Layer, Reporter};
 
 use crate::bytes::PutBack;
 use crate::detect::{Spoken, detect};
+use crate::head::{FIELDS, SIZE};
 use crate::identity::Told;
 use crate::request::Connection;
 use crate::routing::Routes;
 use crate::seam::{Carrier, Downstream};
 use crate::telemetry::{Found, Metrics};
+use crate::under_way::reconsidered;
 use crate::upgrade;
 use crate::upstream::Pool;
 use crate::wire::Guarded;
@@ -40,9 +42,9 @@ const SWEEP: Duration = Duration::from_secs(5);
 const HEAD_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long a client that is asked to leave may be between two HTTP/1 requests before its connection is ended.
 const NOTICE: Duration = Duration::from_secs(3);
-/// The largest head of a request, and the most fields.
-const HEAD: usize = 64 * 1024;
-const FIELDS: usize = 100;
+/// The largest head that the parser of HTTP/2 takes, as it counts: what is between it and [`SIZE`] is refused with more
+/// than a status.
+const LIST: u32 = 2 * SIZE as u32;
 /// What one HTTP/2 stream may send before it is taken, and all of a connection.
 const WINDOWS: (u32, u32) = (256 * 1024, 4 * 1024 * 1024);
 /// Requests of one HTTP/2 connection at a time.
@@ -122,16 +124,21 @@ impl Engine {
                 return;
             }
         };
-        let (connection, served) = match found {
-            (Spoken::Bytes, io) => return upgrade::bytes(&self.shared, io, downstream).await,
-            (Spoken::Http1, io) => {
-                let connection = self.connection(downstream);
-                (connection.clone(), one(connection, io, leave).await)
+        let (spoken, io) = found;
+        if spoken == Spoken::Bytes {
+            return upgrade::bytes(&self.shared, io, downstream).await;
+        }
+        let connection = self.connection(downstream);
+        let serving = async {
+            match spoken {
+                Spoken::Http2 => two(connection.clone(), io, leave).await,
+                Spoken::Http1 | Spoken::Bytes => one(connection.clone(), io, leave).await,
             }
-            (Spoken::Http2, io) => {
-                let connection = self.connection(downstream);
-                (connection.clone(), two(connection, io, leave).await)
-            }
+        };
+        let served = tokio::select! {
+            biased;
+            served = serving => served,
+            never = reconsidered(&connection) => match never {},
         };
         connection.malformed(served.as_ref().err());
         if let Err(error) = served {
@@ -148,6 +155,7 @@ impl Engine {
             owner: Arc::new(downstream.owner()),
             engine: self.shared.clone(),
             wire: Arc::default(),
+            under_way: Arc::default(),
             downstream,
         })
     }
@@ -196,7 +204,7 @@ where
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        .max_header_size(HEAD)
+        .max_header_size(SIZE)
         .max_headers(FIELDS)
         .serve_connection(TokioIo::new(io), service)
         .with_upgrades();
@@ -230,7 +238,8 @@ where
         .initial_stream_window_size(WINDOWS.0)
         .initial_connection_window_size(WINDOWS.1)
         .max_concurrent_streams(STREAMS)
-        .max_header_list_size(HEAD as u32)
+        .max_header_list_size(LIST)
+        .enable_connect_protocol()
         .serve_connection(TokioIo::new(io), service);
     tokio::pin!(serving, leave);
     match futures::future::select(serving.as_mut(), leave).await {

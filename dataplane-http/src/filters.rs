@@ -6,10 +6,10 @@ mod tests;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{StatusCode, Uri};
+use trefoil_api::path;
 use trefoil_api::proto::trefoil::v1 as message;
 
 use crate::head::is_ours;
-use crate::path;
 use crate::routing::{Problem, each, port};
 
 /// The filters of a rule, in the order in which they work.

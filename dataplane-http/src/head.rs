@@ -7,12 +7,16 @@ use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery};
 use http::{Method, Uri, Version};
+use trefoil_api::path::{PathRefused, normalize};
 use trefoil_api::policy;
 
-use crate::path::{PathRefused, normalize};
-
+mod bounds;
 #[cfg(test)]
 mod tests;
+
+use bounds::is_large;
+pub(crate) use bounds::says_its_length;
+pub use bounds::{FIELDS, SIZE};
 
 /// The client's identity, for the application.
 pub const CLIENT_CERTIFICATE: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
@@ -25,6 +29,9 @@ pub enum HeadRefused {
     /// A request for a tunnel: 405.
     #[error("CONNECT is not served here")]
     Connect,
+    /// A request for a tunnel of another protocol than WebSockets: 501.
+    #[error("of extended CONNECT, only WebSockets are served here")]
+    Protocol,
     /// No host, and none is allowed to be missing.
     #[error("the request names no host")]
     NoHost,
@@ -37,6 +44,15 @@ pub enum HeadRefused {
     /// No host that is understood.
     #[error("the request's host is not valid")]
     InvalidHost,
+    /// More than one length, or none that is a number; an encoding that is not taken off here.
+    #[error("the request does not say its length in one way")]
+    Length,
+    /// More fields than [`FIELDS`], or longer ones than [`SIZE`]: 431.
+    #[error("the request's head is too large")]
+    TooLarge,
+    /// Not the time that a call has.
+    #[error("the request's grpc-timeout is not valid")]
+    Timeout,
     /// See [`PathRefused`].
     #[error("{0}")]
     Path(#[from] PathRefused),
@@ -54,8 +70,18 @@ pub struct Head {
 /// Reads a head. Its URI becomes the normalised path with the query; `Host` and the fields for this hop are taken
 /// out. `dialled` is the host of those who may leave it out, by HTTP/1.0.
 pub fn read(parts: &mut Parts, dialled: &str) -> Result<Head, HeadRefused> {
+    if is_large(parts) {
+        return Err(HeadRefused::TooLarge);
+    }
+    if !says_its_length(&parts.headers) {
+        return Err(HeadRefused::Length);
+    }
     if parts.method == Method::CONNECT {
         return Err(HeadRefused::Connect);
+    }
+    if parts.uri.scheme().is_none() && parts.uri.authority().is_some() {
+        // A form that only CONNECT has (RFC 9112, section 3.2.3).
+        return Err(PathRefused::NotAbsolute.into());
     }
     let head = host(parts, dialled)?;
     let whole_server = parts.method == Method::OPTIONS && parts.uri.path() == "*";

@@ -1,7 +1,7 @@
 //! What the application is told beside the request: who the client is, where it came from, and which request and
 //! trace this is. Identities are only those that were proven.
 
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use rand::Rng;
 use trefoil_api::Identity;
 
@@ -41,14 +41,15 @@ impl Told {
     /// Tells the application, in place of whatever the client said of itself.
     pub(crate) fn tell(&self, headers: &mut HeaderMap, random: &mut impl Rng) {
         strip_ours(headers);
+        // The mesh writes none: an application that believed the last hop of it would believe the client.
+        headers.remove(header::FORWARDED);
         if let Some(certificate) = &self.certificate {
             headers.insert(CLIENT_CERTIFICATE, certificate.clone());
         }
         if let Some(source) = &self.source {
-            let value = match headers.get(&FORWARDED_FOR) {
-                Some(before) => appended(before, source).unwrap_or_else(|| source.clone()),
-                None => source.clone(),
-            };
+            let before = headers.get_all(&FORWARDED_FOR).iter();
+            let all: Vec<&[u8]> = before.chain([source]).map(HeaderValue::as_bytes).collect();
+            let value = HeaderValue::from_bytes(&all.join(&b", "[..])).unwrap_or_else(|_| source.clone());
             headers.insert(FORWARDED_FOR, value);
         }
         if !headers.contains_key(&FORWARDED_PROTO) {
@@ -73,10 +74,6 @@ impl Told {
 /// The request's id, for the log.
 pub(crate) fn request_id(headers: &HeaderMap) -> Option<HeaderValue> {
     headers.get(&REQUEST_ID).cloned()
-}
-
-fn appended(before: &HeaderValue, source: &HeaderValue) -> Option<HeaderValue> {
-    HeaderValue::from_bytes(&[before.as_bytes(), source.as_bytes()].join(&b", "[..])).ok()
 }
 
 /// `00-TRACE-PARENT-FLAGS`, neither of the ids zero (W3C Trace Context, section 3.2).

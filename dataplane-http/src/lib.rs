@@ -1,4 +1,4 @@
-//! HTTP in the mesh, the same wherever a plane reads it: what a request is ([`head`], [`path`]), where it goes
+//! HTTP in the mesh, the same wherever a plane reads it: what a request is ([`head`]), where it goes
 //! ([`routing`], [`filters`]), and how it is carried ([`engine`]). It decides about bytes that a plane gives it and
 //! never opens a socket itself: planes carry ([`seam::Carrier`]).
 
@@ -8,17 +8,22 @@ mod bytes;
 pub mod detect;
 pub mod engine;
 pub mod filters;
+mod grpc;
 pub mod head;
 mod identity;
+mod interim;
 mod mirror;
-pub mod path;
 mod request;
 mod retry;
 pub mod routing;
 pub mod seam;
+#[cfg(test)]
+mod spelling;
 pub mod telemetry;
+mod under_way;
 mod upgrade;
 mod upstream;
+mod websocket;
 mod wire;
 
 pub use engine::{Config, Engine};

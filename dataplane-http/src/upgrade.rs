@@ -19,6 +19,7 @@ use crate::engine::Shared;
 use crate::request::{Asked, Connection};
 use crate::seam::{Downstream, Io, Server};
 use crate::telemetry::Record;
+use crate::under_way::as_known;
 
 /// Serves a connection that speaks no HTTP.
 pub(crate) async fn bytes<T>(engine: &Arc<Shared>, mut client: T, downstream: Downstream)
@@ -112,7 +113,7 @@ fn outcome(refusal: &Refusal, plane: Layer) -> Outcome {
 /// Carries a request that has left HTTP, to its end.
 pub(crate) async fn switched(
     connection: Arc<Connection>,
-    asked: Asked,
+    asked: Arc<Asked>,
     (client, server): (OnUpgrade, OnUpgrade),
     mut record: Record,
 ) {
@@ -168,12 +169,10 @@ async fn until_denied(
     };
     // At once too: something may have changed since it was decided.
     loop {
-        if let Some(workload) = engine.store.workload(&server.endpoint.workload.uid) {
-            let mut now = Server::clone(&server);
-            now.endpoint.workload = workload;
-            if let Err(refusal) = decide(&now) {
-                return refusal;
-            }
+        if let Some(now) = as_known(&engine.store, &server)
+            && let Err(refusal) = decide(&now)
+        {
+            return refusal;
         }
         if changes.changed().await.is_err() {
             return std::future::pending().await;

@@ -2,24 +2,14 @@
 //! forgive; a plane that decides for others may not: what another server could read differently is refused before
 //! it is parsed. It follows where messages end, and changes nothing.
 
-use std::io;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll, ready};
-
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-
+mod guarded;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use guarded::{Guarded, Wire};
+
 /// Of a line that is longer, no more is looked at: the parser refuses it.
 const LINE: usize = 128 * 1024;
-/// What the client of a first request gets; later ones are cut, since an answer may be under way.
-const ANSWER: &[u8] =
-    b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: text/plain; charset=utf-8\r\n\
-content-length: 52\r\n\r\nthe request can be read in two ways: it is refused.\n";
-
 /// What can be read in two ways.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Ambiguous {
@@ -169,110 +159,5 @@ fn chunk(line: &[u8]) -> Result<At, Ambiguous> {
             Ok(At::Data(whole, Then::Size))
         }
         _ => Err(Ambiguous::ChunkSize),
-    }
-}
-
-/// What is known of a connection's bytes, beside them.
-#[derive(Debug, Default)]
-pub(crate) struct Wire {
-    switched: AtomicBool,
-    refused: OnceLock<Ambiguous>,
-}
-
-impl Wire {
-    /// HTTP has ended: what follows is something else.
-    pub(crate) fn switch(&self) {
-        self.switched.store(true, Ordering::Release);
-    }
-
-    /// Why the connection was ended, if it was.
-    pub(crate) fn refused(&self) -> Option<Ambiguous> {
-        self.refused.get().copied()
-    }
-}
-
-/// A stream of requests, none of which can be read in two ways.
-pub(crate) struct Guarded<T> {
-    stream: T,
-    wire: Arc<Wire>,
-    scanner: Scanner,
-    /// What is left of the answer to a request that is refused.
-    answer: Option<&'static [u8]>,
-}
-
-impl<T> Guarded<T> {
-    pub(crate) fn new(stream: T, wire: &Arc<Wire>) -> Self {
-        Self {
-            stream,
-            wire: wire.clone(),
-            scanner: Scanner::default(),
-            answer: None,
-        }
-    }
-}
-
-impl<T: AsyncRead + AsyncWrite + Unpin> Guarded<T> {
-    /// Answers, then breaks off.
-    fn poll_refuse(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        while let Some(answer) = self.answer.filter(|answer| !answer.is_empty()) {
-            match ready!(Pin::new(&mut self.stream).poll_write(cx, answer)) {
-                Ok(count) if count > 0 => self.answer = Some(&answer[count..]),
-                Ok(_) | Err(_) => self.answer = Some(&[]),
-            }
-        }
-        // The client may be gone already: it is refused either way.
-        let _ = ready!(Pin::new(&mut self.stream).poll_flush(cx));
-        Poll::Ready(io::ErrorKind::InvalidData.into())
-    }
-}
-
-impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guarded<T> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        if this.answer.is_none() {
-            let before = buffer.filled().len();
-            ready!(Pin::new(&mut this.stream).poll_read(cx, buffer))?;
-            if this.wire.switched.load(Ordering::Acquire) {
-                return Poll::Ready(Ok(()));
-            }
-            let Err(ambiguous) = this.scanner.scan(&buffer.filled()[before..]) else {
-                return Poll::Ready(Ok(()));
-            };
-            buffer.set_filled(before);
-            // Set once: nothing is read behind it.
-            let _ = this.wire.refused.set(ambiguous);
-            this.answer = Some(if this.scanner.heads == 0 { ANSWER } else { &[] });
-        }
-        Poll::Ready(Err(ready!(this.poll_refuse(cx))))
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Guarded<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
     }
 }

@@ -7,6 +7,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::Identity;
 use crate::identity::is_name;
+use crate::path::{Part, comparable};
 
 /// A pattern for a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +87,18 @@ pub fn text_pattern(value: &str) -> Result<TextPattern, String> {
         return inner(prefix).map(TextPattern::Prefix);
     }
     inner(value).map(TextPattern::Exact)
+}
+
+/// Reads a pattern for paths: as paths are compared, in their one spelling.
+pub fn path_pattern(value: &str) -> Result<TextPattern, String> {
+    let pattern = text_pattern(value)?;
+    match &pattern {
+        TextPattern::Exact(text) => comparable(text, Part::Whole)?,
+        TextPattern::Prefix(text) => comparable(text, Part::Beginning)?,
+        TextPattern::Suffix(text) => comparable(text, Part::End)?,
+        TextPattern::Present => {}
+    }
+    Ok(pattern)
 }
 
 /// What principals are made of, name by name; those that are always the same.

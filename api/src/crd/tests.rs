@@ -123,6 +123,24 @@ fn every_fault_is_named_with_its_field() {
 }
 
 #[test]
+fn a_path_that_is_not_as_paths_are_compared_is_named() {
+    for (rule, field) in [
+        (json!({"to": [{"paths": ["/a", "//a"]}]}), "to[0].paths[1]"),
+        (json!({"to": [{"notPaths": ["/%61*"]}]}), "to[0].notPaths[0]"),
+        (
+            json!({"when": [{"key": "request.path", "values": ["*/../a"]}]}),
+            "when[0].values[0]",
+        ),
+    ] {
+        let spec = json!({"rules": [rule]});
+        assert_eq!(
+            faults("AuthorizationPolicy", spec),
+            [format!("spec.rules[0].{field}")]
+        );
+    }
+}
+
+#[test]
 fn all_faults_are_reported_at_once() {
     let spec = json!({"rules": [{"from": [{"addresses": ["x", "y"]}], "to": [{"ports": [0]}]}]});
     assert_eq!(faults("AuthorizationPolicy", spec).len(), 3);

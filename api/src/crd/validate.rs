@@ -4,7 +4,8 @@
 use serde_json::Value;
 
 use super::{AuthorizationPolicySpec, Operation, PeerAuthenticationSpec, Rule, Selector, Source, When};
-use super::{address_range, port_number, principal_pattern, text_pattern, when_subject};
+use super::{RequestSubject, Term, address_range, path_pattern, port_number, principal_pattern};
+use super::{request_subject, text_pattern, when_subject};
 use crate::mesh_config::MeshConfig;
 use crate::names::{API_GROUP, MESH_CONFIG, MESH_CONFIG_KEY, MESH_NAMESPACE, label};
 use crate::plane::Mode;
@@ -134,13 +135,15 @@ fn operation(found: &mut Found, operation: &Operation, at: &str) {
     let texts = [
         ("methods", &operation.methods),
         ("notMethods", &operation.not_methods),
-        ("paths", &operation.paths),
-        ("notPaths", &operation.not_paths),
         ("hosts", &operation.hosts),
         ("notHosts", &operation.not_hosts),
     ];
     for (name, values) in texts {
         found.each(at, name, values, |value| text_pattern(value));
+    }
+    let paths = [("paths", &operation.paths), ("notPaths", &operation.not_paths)];
+    for (name, values) in paths {
+        found.each(at, name, values, |value| path_pattern(value));
     }
 }
 
@@ -151,8 +154,13 @@ fn when(found: &mut Found, when: &When, at: &str) {
     match when_subject(&when.key) {
         Err(problem) => found.say(&format!("{at}.key"), problem),
         Ok(subject) => {
-            found.each(at, "values", &when.values, |value| subject.term(value));
-            found.each(at, "notValues", &when.not_values, |value| subject.term(value));
+            let path = request_subject(&when.key) == Some(RequestSubject::Path);
+            let term = |value: &String| match path {
+                true => path_pattern(value).map(Term::Text),
+                false => subject.term(value),
+            };
+            found.each(at, "values", &when.values, term);
+            found.each(at, "notValues", &when.not_values, term);
         }
     }
 }

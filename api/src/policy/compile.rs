@@ -8,6 +8,7 @@ use prost::Message;
 use super::http::{Header, Http};
 use super::{Action, Match, Policy, Rule, Scope, Text};
 use crate::names::extension;
+use crate::path::{Part, comparable};
 use crate::proto::istio::security as message;
 use crate::proto::trefoil::v1::{HttpHeaderMatch, HttpRequestMatch};
 use crate::proto::type_url;
@@ -166,8 +167,8 @@ fn http(extensions: &[message::Extension], at: &str) -> Result<Option<Http>, Pro
     let understood = Http {
         methods: each(&from.methods, &field("methods"), text)?,
         not_methods: each(&from.not_methods, &field("not_methods"), text)?,
-        paths: each(&from.paths, &field("paths"), text)?,
-        not_paths: each(&from.not_paths, &field("not_paths"), text)?,
+        paths: each(&from.paths, &field("paths"), path)?,
+        not_paths: each(&from.not_paths, &field("not_paths"), path)?,
         hosts: each(&from.hosts, &field("hosts"), host)?,
         not_hosts: each(&from.not_hosts, &field("not_hosts"), host)?,
         headers: each(&from.headers, &field("headers"), header)?,
@@ -190,6 +191,18 @@ fn header(from: &HttpHeaderMatch, at: &str) -> Result<Header, Problem> {
         values: each(&from.values, &format!("{at}.values"), text)?,
         not_values: each(&from.not_values, &format!("{at}.not_values"), text)?,
     })
+}
+
+/// Requests' paths come in one spelling.
+fn path(from: &message::StringMatch, at: &str) -> Result<Text, Problem> {
+    let text = text(from, at)?;
+    let compared = match &text {
+        Text::Exact(value) => comparable(value, Part::Whole),
+        Text::Prefix(value) => comparable(value, Part::Beginning),
+        Text::Suffix(value) => comparable(value, Part::End),
+        Text::Present => Ok(()),
+    };
+    compared.map(|()| text).map_err(|problem| (at.into(), problem))
 }
 
 /// Hosts are the same in either case (RFC 9110, section 4.2.3).

@@ -9,6 +9,7 @@ use super::{
     MatchKind, MirrorRef, PathChange, PathChangeKind, PathKind, Redirect, RouteSpec, ValueMatch,
 };
 use crate::crd::{FieldError, Found, spec};
+use crate::path::normalize;
 
 /// The largest share of a backend.
 const HEAVIEST: u32 = 1_000_000;
@@ -358,11 +359,13 @@ fn absolute(path: &str) -> Result<(), String> {
         return Err(format!("{path:?} does not begin with /"));
     }
     let inside = path.split('/').any(|segment| matches!(segment, "." | ".."));
-    let odd = path.contains("//") || path.contains(['?', '#']) || path.to_ascii_lowercase().contains("%2f");
+    let odd = path.contains("//") || path.contains(['?', '#']);
     if inside || odd {
         return Err(format!("{path:?} is a path that no request has"));
     }
-    Ok(())
+    normalize(path)
+        .map(drop)
+        .map_err(|refused| format!("{path:?}: {refused}"))
 }
 
 /// RFC 9110, section 5.6.2.

@@ -166,8 +166,8 @@ fn operation(to: &crd::Operation) -> Result<message::Match, Refused> {
     let request = HttpRequestMatch {
         methods: texts(&to.methods)?,
         not_methods: texts(&to.not_methods)?,
-        paths: texts(&to.paths)?,
-        not_paths: texts(&to.not_paths)?,
+        paths: paths(&to.paths)?,
+        not_paths: paths(&to.not_paths)?,
         hosts: texts(&to.hosts)?,
         not_hosts: texts(&to.not_hosts)?,
         headers: Vec::new(),
@@ -214,7 +214,9 @@ fn request(when: &crd::When) -> Result<HttpRequestMatch, Refused> {
     let mut one = HttpRequestMatch::default();
     match crd::request_subject(&when.key).ok_or_else(|| format!("unknown key {:?}", when.key))? {
         crd::RequestSubject::Method => (one.methods, one.not_methods) = (values, not_values),
-        crd::RequestSubject::Path => (one.paths, one.not_paths) = (values, not_values),
+        crd::RequestSubject::Path => {
+            (one.paths, one.not_paths) = (paths(&when.values)?, paths(&when.not_values)?);
+        }
         crd::RequestSubject::Host => (one.hosts, one.not_hosts) = (values, not_values),
         crd::RequestSubject::Header(name) => one.headers.push(HttpHeaderMatch {
             name: name.to_ascii_lowercase(),
@@ -240,10 +242,21 @@ fn only_ports(ports: &BTreeSet<u16>) -> message::Clause {
 }
 
 fn texts(values: &[String]) -> Result<Vec<message::StringMatch>, Refused> {
+    patterns(values, crd::text_pattern)
+}
+
+fn paths(values: &[String]) -> Result<Vec<message::StringMatch>, Refused> {
+    patterns(values, crd::path_pattern)
+}
+
+fn patterns(
+    values: &[String],
+    read: fn(&str) -> Result<crd::TextPattern, String>,
+) -> Result<Vec<message::StringMatch>, Refused> {
     values
         .iter()
         .map(|value| {
-            let kind = match crd::text_pattern(value)? {
+            let kind = match read(value)? {
                 crd::TextPattern::Exact(text) => MatchType::Exact(text),
                 crd::TextPattern::Prefix(text) => MatchType::Prefix(text),
                 crd::TextPattern::Suffix(text) => MatchType::Suffix(text),

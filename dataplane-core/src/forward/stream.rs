@@ -6,9 +6,10 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::tunnel::poll_room;
 use super::{Broken, TunnelStream};
 
 #[cfg(test)]
@@ -67,26 +68,33 @@ impl AsyncRead for TunnelBytes {
 }
 
 impl AsyncWrite for TunnelBytes {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if bytes.is_empty() {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[io::IoSlice::new(bytes)])
+    }
+
+    /// What is written together goes together: a head and its small body are one frame.
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let wanted: usize = pieces.iter().map(|piece| piece.len()).sum();
+        if wanted == 0 {
             return Poll::Ready(Ok(0));
         }
         let send = &mut self.stream.send;
-        // Only for what is here: capacity that is reserved is taken from the tunnel's other streams.
-        send.reserve_capacity(bytes.len());
-        while send.capacity() == 0 {
-            match ready!(send.poll_capacity(cx)) {
-                Some(capacity) => capacity.map_err(broken)?,
-                None => {
-                    let reset = ready!(send.poll_reset(cx));
-                    return Poll::Ready(Err(broken(reset.map_or_else(|error| error, Into::into))));
-                }
-            };
+        let room = ready!(poll_room(send, wanted, cx)).map_err(broken)?;
+        let mut together = BytesMut::with_capacity(room);
+        for piece in pieces {
+            let left = room - together.len();
+            together.extend_from_slice(&piece[..piece.len().min(left)]);
         }
-        let count = bytes.len().min(send.capacity());
-        send.send_data(Bytes::copy_from_slice(&bytes[..count]), false)
-            .map_err(broken)?;
-        Poll::Ready(Ok(count))
+        send.send_data(together.freeze(), false).map_err(broken)?;
+        Poll::Ready(Ok(room))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
     }
 
     /// What was written is the tunnel's, which sends it by itself.

@@ -89,6 +89,28 @@ fn has_said_all(reason: Option<Reason>) -> bool {
     reason == Some(Reason::NO_ERROR)
 }
 
+/// How a stream broke that takes nothing more.
+fn broken_by(reset: Result<Reason, h2::Error>) -> h2::Error {
+    reset.map_or_else(|error| error, Into::into)
+}
+
+/// Room for some of `wanted` bytes, at least one.
+pub(super) fn poll_room(
+    stream: &mut SendStream<Bytes>,
+    wanted: usize,
+    cx: &mut Context<'_>,
+) -> Poll<Result<usize, h2::Error>> {
+    // Only for what is here: capacity that is reserved is taken from the tunnel's other streams.
+    stream.reserve_capacity(wanted);
+    while stream.capacity() == 0 {
+        match ready!(stream.poll_capacity(cx)) {
+            Some(capacity) => capacity?,
+            None => return Poll::Ready(Err(broken_by(ready!(stream.poll_reset(cx))))),
+        };
+    }
+    Poll::Ready(Ok(wanted.min(stream.capacity())))
+}
+
 impl TunnelReader<'_> {
     /// Puts together the small frames that are here, up to `limit` bytes: one write, and one piece of memory,
     /// for many frames. What is not small stays behind them.
@@ -144,21 +166,8 @@ impl Reader for TunnelReader<'_> {
 impl Writer for TunnelWriter<'_> {
     fn poll_write(&mut self, cx: &mut Context<'_>, chunk: &mut Bytes) -> Poll<Result<(), Broken>> {
         while !chunk.is_empty() {
-            // Only for what is here: capacity that is reserved is taken from the tunnel's other streams.
-            self.stream.reserve_capacity(chunk.len());
-            if self.stream.capacity() == 0 {
-                match ready!(self.stream.poll_capacity(cx)) {
-                    Some(capacity) => capacity?,
-                    None => {
-                        let broken = ready!(self.stream.poll_reset(cx));
-                        return Poll::Ready(Err(Broken::Tunnel(
-                            broken.map_or_else(|error| error, Into::into),
-                        )));
-                    }
-                };
-            }
-            let part = chunk.split_to(chunk.len().min(self.stream.capacity()));
-            self.stream.send_data(part, false)?;
+            let room = ready!(poll_room(self.stream, chunk.len(), cx))?;
+            self.stream.send_data(chunk.split_to(room), false)?;
         }
         Poll::Ready(Ok(()))
     }
@@ -180,7 +189,7 @@ impl Writer for TunnelWriter<'_> {
                 self.unwanted = true;
                 Poll::Pending
             }
-            reset => Poll::Ready(Broken::Tunnel(reset.map_or_else(|error| error, Into::into))),
+            reset => Poll::Ready(Broken::Tunnel(broken_by(reset))),
         }
     }
 }

@@ -51,6 +51,22 @@ fn what_names_the_request_is_kept_where_it_is_there_and_made_where_not() {
 }
 
 #[test]
+fn where_it_came_from_is_said_behind_all_that_was_said_and_in_one_way() {
+    let headers = told(
+        None,
+        &[
+            ("x-forwarded-for", "1.2.3.4"),
+            ("x-forwarded-for", "5.6.7.8, 9.9.9.9"),
+            ("forwarded", "for=10.0.0.7;by=10.0.0.8"),
+            ("forwarded", "for=127.0.0.1"),
+        ],
+    );
+    let all: Vec<_> = headers.get_all("x-forwarded-for").iter().collect();
+    assert_eq!(all, ["1.2.3.4, 5.6.7.8, 9.9.9.9, 10.0.0.1"]);
+    assert!(!headers.contains_key("forwarded"));
+}
+
+#[test]
 fn a_trace_of_zeroes_is_none() {
     let zero = format!("00-{}-{}-01", "0".repeat(32), "1".repeat(16));
     assert!(!is_trace(zero.as_bytes()));

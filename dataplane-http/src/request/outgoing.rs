@@ -1,11 +1,14 @@
 //! What an application is sent: the request as the rule changes it, in the HTTP that its port speaks.
 
+use std::time::Duration;
+
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Uri};
 use trefoil_dataplane_core::state::Protocol;
 
 use super::Asked;
 use crate::body::Body;
+use crate::grpc;
 use crate::head::with_path;
 use crate::routing::Backend;
 use crate::seam::Server;
@@ -48,6 +51,11 @@ impl Outgoing {
             headers,
             upgrade: asked.upgrade.clone(),
         }
+    }
+
+    /// A call has `left` from here on.
+    pub(super) fn has(&mut self, left: Duration) {
+        self.headers.insert(grpc::TIMEOUT, grpc::timeout_value(left));
     }
 
     /// To be sent with `body`.

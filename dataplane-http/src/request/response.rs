@@ -1,30 +1,26 @@
-//! What the client gets: the application's response as the rule changes it, streamed, counted, and cut where its time
-//! has run out.
+//! What the client gets: the application's response as the rule changes it, or what it switches to.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use ::bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Response, StatusCode};
-use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
-use tokio::time::{Sleep, sleep_until};
 use trefoil_dataplane_core::telemetry::Layer;
 
-use super::{Answered, Asked, Connection, told};
-use crate::answer::{GRPC_STATUS, Refusal, answer};
-use crate::body::{Body, BodyError};
+use super::attempts::Answered;
+use super::reported::Reported;
+use super::{Asked, Connection};
+use crate::answer::{Refusal, answer};
+use crate::body::Body;
 use crate::filters::HeaderChange;
+use crate::grpc;
 use crate::head;
 use crate::routing::Rule;
 use crate::telemetry::Record;
 use crate::upgrade;
-use crate::upstream::Lease;
+use crate::websocket;
 
 /// What a rule and a backend change of a response.
 pub(super) struct Changes {
@@ -58,7 +54,7 @@ pub(super) struct Forwarded {
     connection: Arc<Connection>,
     answered: Answered,
     changes: Changes,
-    upgrading: Option<(OnUpgrade, Asked)>,
+    upgrading: Option<(OnUpgrade, Arc<Asked>)>,
 }
 
 impl Respond {
@@ -75,7 +71,7 @@ impl Respond {
         connection: &Arc<Connection>,
         answered: Answered,
         changes: Changes,
-        upgrading: Option<(OnUpgrade, Asked)>,
+        upgrading: Option<(OnUpgrade, Arc<Asked>)>,
     ) -> Self {
         Self::Forwarded(Box::new(Forwarded {
             connection: connection.clone(),
@@ -100,14 +96,11 @@ impl Respond {
 
 impl Forwarded {
     fn with(self, mut record: Record, plane: Layer) -> Response<Body> {
-        let Answered {
-            response,
-            lease,
-            until,
-            ..
-        } = self.answered;
+        let Answered { response, using, .. } = self.answered;
         record.answered(response.status());
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        // To a client of HTTP/2, whatever succeeds has switched.
+        let tunnel = self.upgrading.is_some() && record.is_http2() && response.status().is_success();
+        if tunnel || response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return switched(&self.connection, response, self.upgrading, record, plane);
         }
         let (mut parts, body) = response.into_parts();
@@ -115,15 +108,9 @@ impl Forwarded {
         parts.extensions.clear();
         head::strip_hop(&mut parts.headers);
         head::strip_ours(&mut parts.headers);
-        record.grpc_status = grpc_status(&parts.headers);
+        record.grpc_status = grpc::status(&parts.headers);
         self.changes.apply(&mut parts.headers);
-        let mut reported = Reported {
-            body,
-            plane,
-            using: Some((lease, record)),
-            until: until.map(|(until, what)| (Box::pin(sleep_until(until)), what)),
-        };
-        reported.ended();
+        let reported = Reported::new(body, using, record, plane);
         Response::from_parts(parts, reported.boxed_unsync())
     }
 }
@@ -132,16 +119,17 @@ impl Forwarded {
 fn switched(
     connection: &Arc<Connection>,
     mut response: Response<Incoming>,
-    upgrading: Option<(OnUpgrade, Asked)>,
+    upgrading: Option<(OnUpgrade, Arc<Asked>)>,
     mut record: Record,
     plane: Layer,
 ) -> Response<Body> {
-    let agreed = head::upgrade(response.headers());
-    let (Some((client, asked)), Some(protocol)) = (upgrading, agreed) else {
-        let refusal = Refusal::Broken("it switched to a protocol that nobody had asked for".into());
-        let response = refusal.answer(plane, record.grpc);
-        record.refused(refusal, plane);
-        return response;
+    let (client, asked, protocol) = match agreed(&response, upgrading, record.is_http2()) {
+        Ok(agreed) => agreed,
+        Err(refusal) => {
+            let response = refusal.answer(plane, record.grpc);
+            record.refused(refusal, plane);
+            return response;
+        }
     };
     connection.wire.switch();
     let server = hyper::upgrade::on(&mut response);
@@ -149,10 +137,16 @@ fn switched(
     parts.extensions.clear();
     head::strip_hop(&mut parts.headers);
     head::strip_ours(&mut parts.headers);
-    parts.headers.insert(header::UPGRADE, protocol);
-    parts
-        .headers
-        .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    if record.is_http2() {
+        parts.status = StatusCode::OK;
+        parts.version = http::Version::HTTP_2;
+        parts.headers.remove(header::SEC_WEBSOCKET_ACCEPT);
+        record.answered(parts.status);
+    } else {
+        parts.headers.insert(header::UPGRADE, protocol);
+        let upgrade = HeaderValue::from_static("upgrade");
+        parts.headers.insert(header::CONNECTION, upgrade);
+    }
     tokio::spawn(upgrade::switched(
         connection.clone(),
         asked,
@@ -163,93 +157,23 @@ fn switched(
     Response::from_parts(parts, nothing.boxed_unsync())
 }
 
-fn grpc_status(headers: &HeaderMap) -> Option<u16> {
-    headers.get(GRPC_STATUS)?.to_str().ok()?.parse().ok()
-}
-
-/// The body of a response, until it ends.
-struct Reported {
-    body: Incoming,
-    plane: Layer,
-    using: Option<(Lease, Record)>,
-    until: Option<(Pin<Box<Sleep>>, &'static str)>,
-}
-
-impl Reported {
-    /// Lets go of the connection and the record, where nothing follows.
-    fn ended(&mut self) {
-        if self.body.is_end_stream()
-            && let Some((lease, mut record)) = self.using.take()
-        {
-            record.completed();
-            lease.give_back();
-            self.until = None;
-        }
+/// What both ends agreed on, if they did.
+fn agreed(
+    response: &Response<Incoming>,
+    upgrading: Option<(OnUpgrade, Arc<Asked>)>,
+    websocket: bool,
+) -> Result<(OnUpgrade, Arc<Asked>, HeaderValue), Refusal> {
+    let broken = |what: &str| Refusal::Broken(what.into());
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Err(broken("it did not switch to the protocol that it was asked for"));
     }
-
-    fn broken(&mut self, refusal: Refusal) -> BodyError {
-        if let Some((_, mut record)) = self.using.take() {
-            record.broken(refusal.clone(), self.plane);
-        }
-        refusal.into()
+    let (Some((client, asked)), Some(protocol)) = (upgrading, head::upgrade(response.headers())) else {
+        return Err(broken("it switched to a protocol that nobody had asked for"));
+    };
+    if websocket && !websocket::understood(&asked.parts.headers, response.headers()) {
+        return Err(broken(
+            "it does not speak WebSocket: its answer is none to the key",
+        ));
     }
-}
-
-impl http_body::Body for Reported {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = &mut *self;
-        let frame = match Pin::new(&mut this.body).poll_frame(cx) {
-            Poll::Ready(Some(Ok(frame))) => frame,
-            Poll::Ready(Some(Err(error))) => {
-                let error = this.broken(Refusal::Broken(told(&error)));
-                return Poll::Ready(Some(Err(error)));
-            }
-            Poll::Ready(None) => {
-                if let Some((lease, mut record)) = this.using.take() {
-                    record.completed();
-                    lease.give_back();
-                }
-                return Poll::Ready(None);
-            }
-            Poll::Pending => {
-                let late = this
-                    .until
-                    .as_mut()
-                    .and_then(|(sleep, what)| match sleep.as_mut().poll(cx) {
-                        Poll::Ready(()) => Some(*what),
-                        Poll::Pending => None,
-                    });
-                return match late {
-                    Some(what) if this.using.is_some() => {
-                        Poll::Ready(Some(Err(this.broken(Refusal::TimedOut(what)))))
-                    }
-                    _ => Poll::Pending,
-                };
-            }
-        };
-        if let Some((_, record)) = &mut this.using {
-            if let Some(data) = frame.data_ref() {
-                record.sent += data.len() as u64;
-            }
-            if let Some(trailers) = frame.trailers_ref() {
-                record.grpc_status = grpc_status(trailers).or(record.grpc_status);
-            }
-        }
-        this.ended();
-        Poll::Ready(Some(Ok(frame)))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
+    Ok((client, asked, protocol))
 }

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use http::{HeaderName, Method};
 use regex::{Regex, RegexBuilder};
+use trefoil_api::path;
 use trefoil_api::proto::trefoil::v1 as message;
 
 use super::matching::{HostPattern, Match, PathMatch, ValueMatch};
 use super::{Backend, CompiledRoute, Retry, Rule};
 use crate::filters::{self, Filters};
-use crate::path;
 use crate::retry::Budget;
 
 /// What a regular expression may take when compiled, in bytes.

@@ -1,12 +1,12 @@
 mod reference;
+mod spellings;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use proptest::prelude::*;
 use trefoil_api::proto::trefoil::v1 as message;
 
 use super::*;
-use crate::path::normalize;
-use crate::path::tests::{respell, respelling};
+use crate::spelling::{respell, respelling};
 
 fn exact(path: &str) -> message::HttpPathMatch {
     message::HttpPathMatch {
@@ -304,18 +304,5 @@ proptest! {
         let head = RequestHead { host, path: &path, query: Some(&query), method, headers: &headers };
         let expected = reference::found(&routes, SERVICE, 80, &head, &pairs);
         prop_assert_eq!(found(&routes, 80, &head), expected);
-    }
-
-    #[test]
-    fn two_spellings_of_a_path_find_one_rule(
-        routes in any_routes(),
-        path in any_path(),
-        how in prop::collection::vec(respelling(), 1..8),
-    ) {
-        let headers = HeaderMap::new();
-        let spelled = respell(&path, &how);
-        let (one, other) = (normalize(&path).unwrap(), normalize(&spelled).unwrap());
-        let of = |path| found(&routes, 80, &asked("a.shop", path, &headers));
-        prop_assert_eq!(of(&one), of(&other), "{}", spelled);
     }
 }

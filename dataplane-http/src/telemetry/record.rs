@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use http::{HeaderValue, Method, StatusCode, Uri, Version};
 use tokio::time::Instant;
 use tracing::Level;
+use trefoil_api::policy::Reason;
+use trefoil_dataplane_core::Authorized;
 use trefoil_dataplane_core::state::{Service, Workload};
 use trefoil_dataplane_core::telemetry::{Layer, Party, Reporter, parties};
 
@@ -124,7 +126,7 @@ pub(crate) struct Record {
     pub(crate) server: Option<Arc<Server>>,
     pub(crate) service: Option<Arc<Service>>,
     /// The policy that allowed it.
-    pub(crate) policy: Option<String>,
+    policy: Option<String>,
     /// Policies that are only tried, and would have denied it.
     pub(crate) audit: Vec<String>,
     pub(crate) attempts: u32,
@@ -160,6 +162,20 @@ impl Record {
             refused: None,
             completed: false,
         }
+    }
+
+    /// Whether the client speaks HTTP/2.
+    pub(crate) fn is_http2(&self) -> bool {
+        self.version == Version::HTTP_2
+    }
+
+    /// Policy allows it.
+    pub(crate) fn allowed(&mut self, authorized: &Authorized) {
+        self.audit = authorized.audit().to_vec();
+        self.policy = match authorized.reason() {
+            Reason::Matched(name) => Some(name.clone()),
+            _ => None,
+        };
     }
 
     /// The response begins.

@@ -66,7 +66,7 @@ fn what_can_be_read_in_two_ways_is_named() {
 
 #[test]
 fn the_answer_is_as_long_as_it_says() {
-    let text = std::str::from_utf8(ANSWER).unwrap();
+    let text = std::str::from_utf8(guarded::ANSWER).unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
     assert!(
         head.contains(&format!("content-length: {}", body.len())),

@@ -20,10 +20,10 @@ use trefoil_api::proto::istio::workload::AppProtocol;
 use crate::plane::{Plane, TestBody, application, body, nobody, telling, text};
 use crate::policy::{of_path, policy};
 
-const LONG: Duration = Duration::from_secs(30);
+pub(crate) const LONG: Duration = Duration::from_secs(30);
 
 /// A body of what is sent to it.
-fn streamed() -> (mpsc::Sender<Frame<Bytes>>, TestBody) {
+pub(crate) fn streamed() -> (mpsc::Sender<Frame<Bytes>>, TestBody) {
     let (send, receive) = mpsc::channel(1);
     let frames = futures::stream::unfold(receive, |mut receive| async {
         let frame: Frame<Bytes> = receive.recv().await?;
@@ -36,7 +36,7 @@ fn streamed() -> (mpsc::Sender<Frame<Bytes>>, TestBody) {
 }
 
 /// Sends back what it gets, with trailers.
-fn echo(request: Request<Incoming>) -> impl Future<Output = Response<TestBody>> + Send {
+pub(crate) fn echo(request: Request<Incoming>) -> impl Future<Output = Response<TestBody>> + Send {
     let mut response = Response::new(request.into_body().map_err(std::io::Error::other).boxed());
     response
         .headers_mut()

@@ -3,9 +3,17 @@
 
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
+mod answers;
 mod carry;
+mod deadline;
+mod frames;
+mod interim;
+mod lines;
+mod peers;
 mod plane;
 mod policy;
 mod refuse;
 mod resilience;
 mod routes;
+mod under_way;
+mod websocket;

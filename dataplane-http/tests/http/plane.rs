@@ -15,20 +15,16 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prometheus_client::registry::Registry;
 use prost::Message;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use tokio::io::DuplexStream;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
-use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{Notify, mpsc};
 use trefoil_api::Identity;
+use trefoil_api::names::MESH_SETTINGS;
 use trefoil_api::proto::envoy::service::discovery::v3::{DeltaDiscoveryResponse, Resource};
 use trefoil_api::proto::istio::security::Authorization;
 use trefoil_api::proto::istio::workload as message;
-use trefoil_api::proto::trefoil::v1::HttpRoute;
+use trefoil_api::proto::trefoil::v1::{HttpRoute, MeshSettings, Outbound};
 use trefoil_api::proto::type_url;
+use trefoil_dataplane_core::balance::Endpoint;
 use trefoil_dataplane_core::identify::Peer;
 use trefoil_dataplane_core::state::Locality;
 use trefoil_dataplane_core::telemetry::{self as connections, Flag, Layer, Reporter};
@@ -39,6 +35,26 @@ use trefoil_dataplane_http::{Carrier, Config, Downstream, Engine, Io, OpenFailur
 
 /// What the cart service is dialled at.
 pub(crate) const DIALLED: &str = "10.96.0.1:80";
+
+/// What the system holds of a connection: little, so that what is held here shows.
+const BUFFER: u32 = 128 * 1024;
+
+fn socket() -> TcpSocket {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(BUFFER).unwrap();
+    socket.set_send_buffer_size(BUFFER).unwrap();
+    socket
+}
+
+fn listen() -> TcpListener {
+    let socket = socket();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    socket.listen(1024).unwrap()
+}
+
+async fn connect(to: SocketAddr) -> std::io::Result<TcpStream> {
+    socket().connect(to).await
+}
 
 /// Opens connections to applications by the address that the mesh knows them under.
 #[derive(Default)]
@@ -82,9 +98,7 @@ impl Carrier for Loopback {
                 .get(&to.endpoint.address)
                 .copied();
             let at = at.ok_or_else(|| failure("no application".into()))?;
-            let stream = TcpStream::connect(at)
-                .await
-                .map_err(|error| failure(error.to_string()))?;
+            let stream = connect(at).await.map_err(|error| failure(error.to_string()))?;
             Ok(Box::new(stream) as Box<dyn Io>)
         })
     }
@@ -215,25 +229,50 @@ impl Plane {
         assert_eq!(refused, []);
     }
 
+    /// For how long connections to applications are used.
+    pub(crate) fn max_age(&self, seconds: u64) {
+        let settings = MeshSettings {
+            outbound: Outbound::AllowAny.into(),
+            connection_max_age: seconds,
+            trust_domain: "cluster.local".into(),
+        };
+        let named = [(MESH_SETTINGS.to_owned(), settings)];
+        assert_eq!(self.store.apply(&response(type_url::MESH_SETTINGS, &named)), []);
+    }
+
     pub(crate) fn route(&self, route: &HttpRoute) {
         self.routes.insert(compile(route).expect("understood"));
     }
 
     /// A connection of `peer`, which dialled the cart service.
     pub(crate) async fn dial(&self, peer: &Peer) -> TcpStream {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        self.serve(self.downstream(peer)).await
+    }
+
+    /// A client whose connection to the first endpoint of the cart service was handed over.
+    pub(crate) async fn handed_over(&self, peer: &Peer) -> Client {
+        let mut downstream = self.downstream(peer);
+        downstream.destination = "10.0.0.1:8080".parse().unwrap();
+        downstream.endpoint = Some(Endpoint {
+            workload: downstream.own.clone(),
+            address: downstream.destination,
+        });
+        Client::new(self.serve(downstream).await).await
+    }
+
+    async fn serve(&self, downstream: Downstream) -> TcpStream {
+        let listener = listen();
+        let client = connect(listener.local_addr().unwrap()).await.unwrap();
         let (accepted, _) = listener.accept().await.unwrap();
         let serving = self.engine.clone();
-        let downstream = self.downstream(peer);
         tokio::spawn(async move { serving.serve(accepted, downstream, std::future::pending()).await });
         client
     }
 
     /// A client that is asked to go once told, and when its connection has ended.
     pub(crate) async fn leaving(&self, peer: &Peer, leave: Arc<Notify>, ended: Arc<AtomicBool>) -> Client {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let listener = listen();
+        let client = connect(listener.local_addr().unwrap()).await.unwrap();
         let (accepted, _) = listener.accept().await.unwrap();
         let serving = self.engine.clone();
         let downstream = self.downstream(peer);
@@ -279,6 +318,28 @@ impl Plane {
     }
 }
 
+/// Says that it is dropped.
+pub(crate) struct Says(pub(crate) mpsc::UnboundedSender<()>);
+
+impl Drop for Says {
+    fn drop(&mut self) {
+        // The test may be over.
+        let _ = self.0.send(());
+    }
+}
+
+/// Waits until `true_of` says so.
+pub(crate) async fn until(what: &str, true_of: impl Fn() -> bool) {
+    let waiting = async {
+        while !true_of() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(30), waiting)
+        .await
+        .unwrap_or_else(|_| panic!("{what}"));
+}
+
 pub(crate) type TestBody = http_body_util::combinators::BoxBody<Bytes, std::io::Error>;
 
 pub(crate) fn body(text: impl Into<Bytes>) -> TestBody {
@@ -321,7 +382,7 @@ where
     F: Fn(Request<Incoming>) -> A + Clone + Send + 'static,
     A: Future<Output = Response<TestBody>> + Send + 'static,
 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = listen();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
@@ -380,55 +441,4 @@ pub(crate) fn identity(account: &str) -> Identity {
 /// Nobody in particular.
 pub(crate) fn nobody() -> Peer {
     Peer::Unauthenticated
-}
-
-/// A client that has proved to be `account`: by a handshake of its own, as there is no other way.
-pub(crate) async fn peer(account: &str) -> Peer {
-    let key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::default();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let root = params.self_signed(&key).unwrap();
-    let issuer = Issuer::new(params, key);
-    let leaf = |name: SanType| {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::default();
-        params.subject_alt_names = vec![name];
-        let leaf = params.signed_by(&key, &issuer).unwrap();
-        (
-            vec![leaf.der().clone()],
-            PrivateKeyDer::Pkcs8(key.serialize_der().into()),
-        )
-    };
-    let spiffe = SanType::URI(identity(account).to_string().try_into().unwrap());
-    let (client, server) = (leaf(spiffe), leaf(SanType::DnsName("server".try_into().unwrap())));
-    shake_hands(root.der().clone(), client, server).await
-}
-
-type Credentials = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
-
-async fn shake_hands(root: CertificateDer<'static>, client: Credentials, server: Credentials) -> Peer {
-    let mut roots = RootCertStore::empty();
-    roots.add(root).unwrap();
-    let roots = Arc::new(roots);
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone());
-    let accepting = ServerConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_client_cert_verifier(verifier.build().unwrap())
-        .with_single_cert(server.0, server.1)
-        .unwrap();
-    let connecting = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_client_auth_cert(client.0, client.1)
-        .unwrap();
-    let (one, other): (DuplexStream, DuplexStream) = tokio::io::duplex(64 * 1024);
-    let name = ServerName::try_from("server").unwrap();
-    let connector = TlsConnector::from(Arc::new(connecting));
-    let acceptor = TlsAcceptor::from(Arc::new(accepting));
-    let (client, server) = tokio::join!(connector.connect(name, one), acceptor.accept(other));
-    client.unwrap();
-    Peer::verified(server.unwrap().get_ref().1).unwrap()
 }

@@ -14,7 +14,8 @@ use trefoil_api::proto::istio::workload::AppProtocol;
 use trefoil_api::proto::trefoil::v1::HttpRequestMatch;
 use trefoil_api::proto::type_url;
 
-use crate::plane::{Plane, body, nobody, peer, telling, text};
+use crate::peers::peer;
+use crate::plane::{Plane, body, nobody, telling, text};
 
 fn exact(text: &str) -> security::StringMatch {
     security::StringMatch {
@@ -40,11 +41,21 @@ pub(crate) fn policy(name: &str, action: security::Action, asks: &[security::Mat
 }
 
 pub(crate) fn of_path(path: &str) -> security::Match {
-    use prost::Message;
-    let asked = HttpRequestMatch {
+    of_request(&HttpRequestMatch {
         paths: vec![exact(path)],
         ..HttpRequestMatch::default()
-    };
+    })
+}
+
+pub(crate) fn of_method(method: &str) -> security::Match {
+    of_request(&HttpRequestMatch {
+        methods: vec![exact(method)],
+        ..HttpRequestMatch::default()
+    })
+}
+
+fn of_request(asked: &HttpRequestMatch) -> security::Match {
+    use prost::Message;
     security::Match {
         extensions: vec![security::Extension {
             name: extension::HTTP.into(),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use http::{Request, Response, StatusCode};
 use http_body::Frame;
@@ -10,10 +11,11 @@ use hyper::body::{Bytes, Incoming};
 use trefoil_api::proto::istio::workload::AppProtocol;
 use trefoil_api::proto::trefoil::v1 as message;
 
+use crate::carry::LONG;
 use crate::plane::{Plane, application, body, nobody, text};
 use crate::routes::{route, to};
 
-fn retrying(attempts: u32) -> message::HttpRouteRule {
+pub(crate) fn retrying(attempts: u32) -> message::HttpRouteRule {
     let mut rule = to(&[("cart", 1)]);
     rule.retry = Some(message::HttpRetry {
         attempts,
@@ -151,4 +153,71 @@ async fn an_answer_that_does_not_end_is_cut() {
     let response = plane.client(&nobody()).await.send(request).await;
     assert_eq!(response.status(), 200);
     assert!(response.into_body().collect().await.is_err());
+}
+
+#[tokio::test]
+async fn a_retry_that_would_come_too_late_is_not_made() {
+    for http2 in [false, true] {
+        let (plane, got) = failing(10, http2).await;
+        let mut rule = retrying(3);
+        rule.request_timeout_milliseconds = 5_000;
+        rule.retry.as_mut().unwrap().backoff_milliseconds = 60_000;
+        plane.route(&route(vec![rule]));
+        // What the application said, at once.
+        let answering = plane.client(&nobody()).await.get("/").await;
+        assert_eq!(answering.0, 503);
+        assert_eq!(got.load(Ordering::SeqCst), 1);
+    }
+    let (plane, got) = failing(10, false).await;
+    plane.carrier.failing.store(1, Ordering::SeqCst);
+    let mut rule = to(&[("cart", 1)]);
+    // Less than the shortest wait.
+    rule.request_timeout_milliseconds = 10;
+    plane.route(&route(vec![rule]));
+    let (status, reason) = plane.client(&nobody()).await.get("/").await;
+    assert_eq!(
+        (status, reason.as_str()),
+        (503, "application: refused, as told\n")
+    );
+    assert_eq!(got.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a_retry_that_is_not_answered_in_time_ends_with_the_request() {
+    let got = Arc::new(AtomicUsize::new(0));
+    let counted = got.clone();
+    let once = application(false, move |_: Request<Incoming>| {
+        let number = counted.fetch_add(1, Ordering::SeqCst);
+        async move {
+            if number > 0 {
+                return std::future::pending().await;
+            }
+            let mut response = Response::new(body(""));
+            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+            response
+        }
+    });
+    let plane = Plane::new(once.await, AppProtocol::Http11).await;
+    let mut rule = retrying(3);
+    rule.request_timeout_milliseconds = 300;
+    plane.route(&route(vec![rule]));
+    let (status, reason) = plane.client(&nobody()).await.get("/").await;
+    assert!(status == 504 && reason.contains("for the request"), "{reason}");
+    assert_eq!(got.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn a_connection_is_used_until_it_is_too_old() {
+    for http2 in [false, true] {
+        let (plane, _) = failing(0, http2).await;
+        plane.max_age(1);
+        let opened = || plane.carrier.opened.lock().unwrap().len();
+        let mut client = plane.client(&nobody()).await;
+        let began = Instant::now();
+        while opened() < 3 {
+            assert_eq!(client.get("/").await.0, 200);
+            assert!(began.elapsed() < LONG, "{} connections", opened());
+        }
+        assert!(began.elapsed() >= Duration::from_secs(2), "{:?}", began.elapsed());
+    }
 }

@@ -4,10 +4,12 @@ use std::collections::HashMap;
 
 use http::Request;
 use tokio::sync::mpsc;
+use trefoil_api::proto::istio::security;
 use trefoil_api::proto::istio::workload::AppProtocol;
 use trefoil_api::proto::trefoil::v1::{self as message, http_route_filter::Kind};
 
 use crate::plane::{Plane, application, body, key, nobody, telling, text};
+use crate::policy::{of_path, policy};
 
 pub(crate) fn route(rules: Vec<message::HttpRouteRule>) -> message::HttpRoute {
     message::HttpRoute {
@@ -207,4 +209,31 @@ async fn a_mirror_gets_a_copy_and_its_answer_nobody() {
     assert_eq!(answered, (200, "one apple".into()));
     let (path, bytes) = copied.recv().await.unwrap();
     assert_eq!((path.as_str(), &bytes[..]), ("/buy", &b"one apple"[..]));
+}
+
+#[tokio::test]
+async fn what_was_handed_over_gets_policy_and_no_route() {
+    let plane = two().await;
+    plane.endpoint("cart", 4, telling("v4", false).await, AppProtocol::Http11);
+    let mut rule = to(&[("next", 1)]);
+    rule.filters = vec![filter(Kind::RequestHeaders(set("x-rule", "r")))];
+    let mut of_each_port = route(vec![rule]);
+    of_each_port.parents[0].port = 0;
+    plane.route(&of_each_port);
+    let no_admin = policy("no-admin", security::Action::Deny, &[of_path("/admin")]);
+    plane.policies(&[no_admin]);
+    let mut client = plane.handed_over(&nobody()).await;
+    // Always the one that was dialled: neither routed nor balanced.
+    for _ in 0..20 {
+        let (status, told) = client.get("/x").await;
+        assert_eq!(status, 200);
+        assert!(
+            told.starts_with("v1 GET /x") && !told.contains("x-rule"),
+            "{told}"
+        );
+    }
+    assert_eq!(client.get("/admin").await.0, 403);
+    // Who dialled the service is routed.
+    let (_, told) = plane.client(&nobody()).await.get("/x").await;
+    assert!(told.starts_with("v2") && told.contains("x-rule"), "{told}");
 }

@@ -166,6 +166,33 @@ fn what_asks_nothing_or_is_another_thing_is_refused_whole() {
     }
 }
 
+#[test]
+fn a_path_that_is_not_as_paths_are_compared_is_refused_with_the_remedy() {
+    for (kind, remedy) in [
+        (MatchType::Exact("/%61dmin".into()), "write \"/admin\""),
+        (MatchType::Prefix("/a//".into()), "write \"/a/\""),
+        (MatchType::Suffix("//admin".into()), "write \"/admin\""),
+        (MatchType::Exact("admin".into()), "slash"),
+    ] {
+        for not in [false, true] {
+            let path = vec![text(kind.clone())];
+            let one = match not {
+                false => HttpRequestMatch {
+                    paths: path,
+                    ..HttpRequestMatch::default()
+                },
+                true => HttpRequestMatch {
+                    not_paths: path,
+                    ..HttpRequestMatch::default()
+                },
+            };
+            let bad = policy("bad", Action::Deny, vec![rule(vec![asking(&one)])]);
+            let error = compile(&bad).expect_err("refused").to_string();
+            assert!(error.contains("aths[0]") && error.contains(remedy), "{error}");
+        }
+    }
+}
+
 /// The rules as they are written in the contract, slowly.
 fn reference(one: &HttpRequestMatch, sent: &Sent) -> bool {
     let any = |patterns: &[StringMatch], value: &str| patterns.iter().any(|one| text_matches(one, value));
@@ -189,13 +216,26 @@ fn texts() -> impl Strategy<Value = Vec<StringMatch>> {
     prop_oneof![3 => Just(Vec::new()), 2 => prop::collection::vec(some_text(), 1..3)]
 }
 
+/// Paths as they are compared: from the root.
+fn paths() -> impl Strategy<Value = Vec<StringMatch>> {
+    let from_the_root = |one: StringMatch| {
+        let kind = one.match_type.map(|kind| match kind {
+            MatchType::Exact(value) => MatchType::Exact(format!("/{value}")),
+            MatchType::Prefix(value) => MatchType::Prefix(format!("/{value}")),
+            other => other,
+        });
+        StringMatch { match_type: kind }
+    };
+    texts().prop_map(move |all| all.into_iter().map(from_the_root).collect())
+}
+
 fn some_http() -> impl Strategy<Value = HttpRequestMatch> {
     let header = (texts(), texts()).prop_map(|(values, not_values)| HttpHeaderMatch {
         name: "x-user".into(),
         values,
         not_values,
     });
-    let pairs = (texts(), texts(), texts(), texts(), texts(), texts());
+    let pairs = (texts(), texts(), paths(), paths(), texts(), texts());
     (pairs, prop::option::of(header)).prop_map(|(texts, header)| HttpRequestMatch {
         methods: texts.0,
         not_methods: texts.1,
@@ -214,7 +254,7 @@ fn some_sent() -> impl Strategy<Value = Sent> {
     let value = || prop::sample::select(vec!["shop", "s", "web", "cluster.local/ns/shop"]);
     (value(), value(), value(), prop::option::of(value())).prop_map(|(method, path, host, user)| Sent {
         method: method.into(),
-        path: path.into(),
+        path: format!("/{path}"),
         host: host.into(),
         fields: Fields(
             user.map(|user| ("x-user".to_owned(), user.to_owned()))

@@ -85,3 +85,34 @@ async fn what_is_not_read_holds_up_the_writer_and_what_is_read_frees_it() {
     assert!(read == expected);
     writing.await.unwrap();
 }
+
+#[tokio::test]
+async fn what_is_written_together_is_one_frame() {
+    let (mut client, mut server) = pair().await;
+    let pieces = [io::IoSlice::new(b"head and "), io::IoSlice::new(b"body")];
+    assert_eq!(client.write_vectored(&pieces).await.unwrap(), 13);
+    assert!(client.is_write_vectored());
+    let frame = server.stream.receive.data().await.unwrap().unwrap();
+    assert_eq!(frame, &b"head and body"[..]);
+}
+
+#[tokio::test]
+async fn what_has_no_room_is_written_in_part_and_nothing_is_lost() {
+    let (mut client, mut server) = pair().await;
+    let sent: Vec<u8> = (0..WINDOW * 2).map(|at| (at % 251) as u8).collect();
+    let expected = sent.clone();
+    let writing = tokio::spawn(async move {
+        let mut at = 0;
+        while at < sent.len() {
+            let (one, other) = sent[at..].split_at((sent.len() - at) / 2);
+            let pieces = [io::IoSlice::new(one), io::IoSlice::new(other)];
+            at += client.write_vectored(&pieces).await.unwrap();
+        }
+        client.shutdown().await.unwrap();
+        client
+    });
+    let mut read = Vec::new();
+    server.read_to_end(&mut read).await.unwrap();
+    assert!(read == expected);
+    writing.await.unwrap();
+}

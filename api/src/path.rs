@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 
 /// Why a path is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -45,6 +45,42 @@ pub fn normalize(path: &str) -> Result<Cow<'_, str>, PathRefused> {
     }
     let decoded = decode(path.as_bytes())?;
     segments(&decoded).map(Cow::Owned)
+}
+
+/// Which part of a path a text is compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// All of it.
+    Whole,
+    /// Its beginning.
+    Beginning,
+    /// Its end.
+    End,
+}
+
+/// Refuses a text that is this part of no path in its one spelling: comparing with it would be true of nothing, and
+/// whoever wrote it meant something.
+pub fn comparable(text: &str, part: Part) -> Result<(), String> {
+    let (before, behind) = match part {
+        Part::Whole => ("", ""),
+        Part::Beginning => ("", "x"),
+        Part::End => ("/x", ""),
+    };
+    let path = format!("{before}{text}{behind}");
+    let normal = match normalize(&path) {
+        Ok(normal) if normal == path => return Ok(()),
+        Ok(normal) => normal,
+        Err(refused) => return Err(format!("{text:?} is of no path that is let through: {refused}")),
+    };
+    let inner = normal
+        .strip_prefix(before)
+        .and_then(|normal| normal.strip_suffix(behind));
+    Err(match inner {
+        Some(inner) if !inner.is_empty() => {
+            format!("{text:?} is not how paths are compared: write {inner:?}")
+        }
+        _ => format!("{text:?} is of no path, as paths are compared"),
+    })
 }
 
 /// Characters that may stand for themselves in a segment do; all others are escaped, in upper case.

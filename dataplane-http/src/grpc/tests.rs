@@ -1,0 +1,113 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn of(values: &[&str]) -> Result<Option<Duration>, InvalidTimeout> {
+    let mut headers = HeaderMap::new();
+    for value in values {
+        headers.append(TIMEOUT, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+    }
+    timeout(&headers)
+}
+
+#[test]
+fn a_time_is_read_as_it_is_defined_or_not_at_all() {
+    assert_eq!(of(&[]), Ok(None));
+    for (value, expected) in [
+        ("1n", Duration::from_nanos(1)),
+        ("20u", Duration::from_micros(20)),
+        ("300m", Duration::from_millis(300)),
+        ("4S", Duration::from_secs(4)),
+        ("05M", Duration::from_secs(300)),
+        ("99999999H", Duration::from_secs(99_999_999 * 3_600)),
+        ("0n", Duration::ZERO),
+    ] {
+        assert_eq!(of(&[value]), Ok(Some(expected)), "{value}");
+    }
+    for value in [
+        "",
+        "S",
+        "1",
+        "1s",
+        "1h",
+        "+1S",
+        "-1S",
+        "1.5S",
+        " 1S",
+        "1S ",
+        "1 S",
+        "123456789n",
+        "000000001S",
+        "1SS",
+        "1ms",
+        "1S,2S",
+        "١S",
+    ] {
+        assert_eq!(of(&[value]), Err(InvalidTimeout), "{value:?}");
+    }
+    assert_eq!(of(&["1S", "1S"]), Err(InvalidTimeout));
+}
+
+/// By the grammar, letter by letter.
+fn by_the_grammar(text: &str) -> Option<Duration> {
+    let unit = text.chars().last()?;
+    let digits = &text[..text.len() - unit.len_utf8()];
+    let well_formed = (1..=8).contains(&digits.len()) && digits.chars().all(|digit| digit.is_ascii_digit());
+    let number: u32 = well_formed.then(|| digits.parse().ok()).flatten()?;
+    Some(
+        number
+            * match unit {
+                'H' => Duration::from_secs(3_600),
+                'M' => Duration::from_secs(60),
+                'S' => Duration::from_secs(1),
+                'm' => Duration::from_millis(1),
+                'u' => Duration::from_micros(1),
+                'n' => Duration::from_nanos(1),
+                _ => return None,
+            },
+    )
+}
+
+proptest! {
+    #[test]
+    fn times_are_those_of_the_grammar(text in "[0-9]{0,10}[HMSmunsh]?[ 0-9a-zA-Z.]{0,1}") {
+        prop_assert_eq!(of(&[&text]).ok().flatten(), by_the_grammar(&text));
+    }
+
+    #[test]
+    fn what_is_left_is_said_closely_and_never_as_more(nanoseconds in any::<u64>(), shift in 0_u32..64) {
+        let left = Duration::from_nanos(nanoseconds >> shift);
+        let value = timeout_value(left);
+        let said = of(&[value.to_str().unwrap()]).unwrap().unwrap();
+        prop_assert!(said <= left);
+        prop_assert!(left - said <= left / 100_000, "{left:?} as {said:?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn messages_end_where_they_end_however_they_are_cut(
+        lengths in prop::collection::vec(0_usize..300, 0..6),
+        cuts in prop::collection::vec(1_usize..64, 1..8),
+    ) {
+        let mut body = Vec::new();
+        let mut ends = vec![0];
+        for length in lengths {
+            body.push(0);
+            body.extend((length as u32).to_be_bytes());
+            body.extend(vec![255; length]);
+            ends.push(body.len());
+        }
+        let (mut messages, mut at) = (Messages::default(), 0);
+        prop_assert!(messages.between());
+        for cut in cuts.iter().cycle() {
+            let end = body.len().min(at + cut);
+            messages.pass(&body[at..end]);
+            prop_assert_eq!(messages.between(), ends.contains(&end), "at {}", end);
+            at = end;
+            if at == body.len() {
+                break;
+            }
+        }
+    }
+}
