@@ -91,7 +91,7 @@ pub(crate) enum Subcommand {
         #[command(subcommand)]
         command: WaypointCommand,
     },
-    /// One mesh on this machine, shown: paths, identities, a live policy, a live switch. As root.
+    /// One mesh on this machine, shown: paths, identities, a live policy, a live switch, a waypoint. As root.
     Demo,
     /// The programs that the demonstration runs in its pods.
     #[command(hide = true)]

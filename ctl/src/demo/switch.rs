@@ -9,7 +9,7 @@ use serde_json::json;
 use trefoil_api::names::label;
 
 use super::access::{Line, Log};
-use super::app::Counts;
+use super::app::load::Counts;
 use super::{Demo, cast, heading};
 use crate::output::{Table, Tone, toned};
 
