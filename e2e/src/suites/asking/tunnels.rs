@@ -4,15 +4,13 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
-use k8s_openapi::api::core::v1::Secret;
-use kube::Api;
+use anyhow::ensure;
 
 use super::{Wish, ask};
 use crate::authority;
 use crate::hbone::client::Seen;
 use crate::mesh::standard::Standard;
-use crate::mesh::{Mesh, Pod, eventually};
+use crate::mesh::{Pod, eventually};
 use crate::programs::call::Target;
 use crate::programs::port;
 use crate::programs::session::Protocol;
@@ -59,36 +57,16 @@ impl Credentials {
         super::signed_for(&answer, CLIENT)?;
         let foreign = folder.join("foreign");
         authority::foreign(&[CLIENT.into()], Some(&mesh.root()), &foreign)?;
-        let (chain, key) = stolen_authority(mesh).await?;
-        let rogue = |name: &str, uris: &[&str]| {
-            let out = folder.join(name);
-            let uris: Vec<String> = uris.iter().map(|uri| (*uri).to_owned()).collect();
-            authority::signed_by(&uris, &chain, &key, &mesh.root(), &out)?;
-            anyhow::Ok(out)
-        };
+        let two = [CLIENT, "spiffe://cluster.local/ns/ambient/sa/client"];
+        let elsewhere = ["spiffe://elsewhere/ns/none/sa/client"];
         Ok(Self {
             own,
             foreign,
-            two_names: rogue(
-                "two-names",
-                &[CLIENT, "spiffe://cluster.local/ns/ambient/sa/client"],
-            )?,
-            other_domain: rogue("other-domain", &["spiffe://elsewhere/ns/none/sa/client"])?,
-            no_name: rogue("no-name", &[])?,
+            two_names: mesh.forged("two-names", &two).await?,
+            other_domain: mesh.forged("other-domain", &elsewhere).await?,
+            no_name: mesh.forged("no-name", &[]).await?,
         })
     }
-}
-
-/// The authority's own certificate and key, as only an administrator may read them: what a certificate looks
-/// like must not matter less because its signature is good.
-async fn stolen_authority(mesh: &Mesh) -> anyhow::Result<(String, String)> {
-    let secrets: Api<Secret> = Api::namespaced(mesh.client().await?, "trefoil-system");
-    let data = secrets.get("trefoil-ca").await?.data.unwrap_or_default();
-    let read = |key: &str| {
-        let content = data.get(key).with_context(|| format!("no {key} in the secret"))?;
-        anyhow::Ok(String::from_utf8(content.0.clone())?)
-    };
-    Ok((read("ca-cert.pem")?, read("ca-key.pem")?))
 }
 
 async fn knock(
@@ -224,32 +202,8 @@ async fn becomes(standard: &Standard, from: &str, target: Target, wanted: bool) 
 
 /// Failed connections that the plane of a pod has counted.
 async fn failures(standard: &Standard, pod: &Pod) -> anyhow::Result<f64> {
-    let netns = if pod.namespace == "sidecar" {
-        standard.mesh.netns(pod)
-    } else {
-        standard.mesh.node(&pod.node)
-    };
-    let told = tokio::process::Command::new("ip")
-        .args([
-            "netns",
-            "exec",
-            &netns,
-            "curl",
-            "-sSf",
-            "-m",
-            "5",
-            "http://127.0.0.1:15020/metrics",
-        ])
-        .output()
-        .await?;
-    ensure!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
-    let text = String::from_utf8(told.stdout)?;
-    let failed = text
-        .lines()
-        .filter(|line| line.starts_with("istio_tcp_connections_failed_total"));
-    Ok(failed
-        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-        .sum())
+    let metric = "istio_tcp_connections_failed_total";
+    standard.mesh.counted(pod, metric, &[]).await
 }
 
 async fn counted(standard: &Standard, pod: &Pod, before: f64) -> anyhow::Result<String> {

@@ -2,10 +2,10 @@
 //! server that hands over to it, and nobody else. The peer is the tests' own, with whatever certificate.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, ensure};
-use k8s_openapi::api::core::v1::{Pod as PodObject, Secret};
+use k8s_openapi::api::core::v1::Pod as PodObject;
 use kube::Api;
 use kube::api::ListParams;
 
@@ -105,7 +105,8 @@ async fn knocked(
     application: SocketAddr,
     knock: &Knock<'_>,
 ) -> anyhow::Result<&'static str> {
-    let credentials = certificate(&standard.mesh, knock.identity).await?;
+    let folder = knock.identity.replace([':', '/'], "-");
+    let credentials = standard.mesh.forged(&folder, &[knock.identity]).await?;
     eventually(SOON, async || {
         let seen = tunnel(standard, listener, application, &credentials, knock.claims).await?;
         let through = seen.status == Some(200) && seen.line.is_some();
@@ -152,25 +153,6 @@ async fn tunnel(
         .mesh
         .program_in(standard.client("none")?, &arguments)
         .await
-}
-
-/// A certificate of whatever name, signed with the mesh's own key, as only an administrator could.
-async fn certificate(mesh: &Mesh, identity: &str) -> anyhow::Result<PathBuf> {
-    let secrets: Api<Secret> = Api::namespaced(mesh.client().await?, "trefoil-system");
-    let data = secrets.get("trefoil-ca").await?.data.unwrap_or_default();
-    let read = |key: &str| {
-        let content = data.get(key).with_context(|| format!("no {key} in the secret"))?;
-        anyhow::Ok(String::from_utf8(content.0.clone())?)
-    };
-    let out = mesh.scratch()?.join(identity.replace([':', '/'], "-"));
-    authority::signed_by(
-        &[identity.to_owned()],
-        &read("ca-cert.pem")?,
-        &read("ca-key.pem")?,
-        &mesh.root(),
-        &out,
-    )?;
-    Ok(out)
 }
 
 async fn waypoint_address(mesh: &Mesh) -> anyhow::Result<std::net::IpAddr> {
