@@ -15,6 +15,9 @@ use super::serve::accept;
 pub enum Fate {
     /// It cannot be understood: nothing of it goes on.
     Refused,
+    /// It may be understood all the same (RFC 9112, section 2.2): what goes on is written as it should be, if
+    /// anything does.
+    Mended,
     /// It breaks off: so does what goes on.
     Cut,
 }
@@ -31,46 +34,38 @@ pub struct Offence {
 
 /// All of them.
 pub const OFFENCES: [Offence; 9] = [
-    refused("/lengths", || {
+    offence("/lengths", Fate::Refused, || {
         "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 7\r\n\r\nhello, world".into()
     }),
-    refused("/lengths-in-one", || {
+    offence("/lengths-in-one", Fate::Refused, || {
         "HTTP/1.1 200 OK\r\nContent-Length: 5, 7\r\n\r\nhello, world".into()
     }),
-    refused("/bare-line-feeds", || {
+    offence("/bare-line-feeds", Fate::Mended, || {
         "HTTP/1.1 200 OK\nContent-Length: 5\nX-Field: value\n\nhello".into()
     }),
-    refused("/large-head", || {
+    offence("/large-head", Fate::Refused, || {
         let field = "x".repeat(1 << 20);
         format!("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-Field: {field}\r\n\r\nhello")
     }),
-    refused("/other-protocol", || "SSH-2.0-OpenSSH_9.2p1\r\n".into()),
-    refused("/nothing", String::new),
-    refused("/half-a-head", || "HTTP/1.1 200 OK\r\nContent-Len".into()),
-    cut("/short", || {
+    offence("/other-protocol", Fate::Refused, || {
+        "SSH-2.0-OpenSSH_9.2p1\r\n".into()
+    }),
+    offence("/nothing", Fate::Refused, String::new),
+    offence("/half-a-head", Fate::Refused, || {
+        "HTTP/1.1 200 OK\r\nContent-Len".into()
+    }),
+    offence("/short", Fate::Cut, || {
         "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhello".into()
     }),
-    cut("/short-of-a-chunk", || {
+    offence("/short-of-a-chunk", Fate::Cut, || {
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n".into()
     }),
 ];
 /// What is answered as it should be.
 pub const WELL: &str = "/well";
 
-const fn refused(path: &'static str, answer: fn() -> String) -> Offence {
-    Offence {
-        path,
-        fate: Fate::Refused,
-        answer,
-    }
-}
-
-const fn cut(path: &'static str, answer: fn() -> String) -> Offence {
-    Offence {
-        path,
-        fate: Fate::Cut,
-        answer,
-    }
+const fn offence(path: &'static str, fate: Fate, answer: fn() -> String) -> Offence {
+    Offence { path, fate, answer }
 }
 
 /// Serves until the process ends.

@@ -150,7 +150,10 @@ impl Call<'_> {
             let denied = said(&seen.decided, "layer") == "policy" && said(&seen.decided, "policy") == policy;
             seen.answer.denied() && denied && seen.answer.said.contains(&policy)
         };
-        let right = verdict && seen.handed_over.is_some() == self.dials.is_some();
+        // What is handed over is decided about, and never routed anew.
+        let routed = !said(&seen.decided, "route").is_empty();
+        let way = (seen.handed_over.is_some(), routed);
+        let right = verdict && way == (self.dials.is_some(), self.dials.is_none());
         (!right).then(|| {
             let (caller, path) = (self.caller, self.method.path());
             let way = self.dials.map_or("the service", |pod| pod);
@@ -194,10 +197,13 @@ impl Call<'_> {
 }
 
 fn why(line: Option<&Line>) -> String {
-    let said = |key| line.map_or("", |line| line.get(key));
-    match (said("layer"), said("policy")) {
-        ("", "") => "the waypoint said nothing".into(),
-        ("", policy) => policy.into(),
-        (layer, _) => format!("layer {layer}: {}", said("reason")),
+    let Some(line) = line else {
+        return "the waypoint said nothing".into();
+    };
+    match (line.get("layer"), line.get("policy"), line.get("route")) {
+        ("", "", "") => "no policy denies it; no route".into(),
+        ("", "", route) => format!("no policy denies it; route {route}"),
+        ("", policy, _) => policy.into(),
+        (layer, ..) => format!("layer {layer}: {}", line.get("reason")),
     }
 }
