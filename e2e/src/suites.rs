@@ -95,7 +95,7 @@ const SUITES: &[Suite] = &[
     },
     Suite {
         name: "waypoint",
-        minimum: 46,
+        minimum: 78,
         run: |report| Box::pin(waypoint::run(report)),
     },
     Suite {
