@@ -83,10 +83,7 @@ pub(super) async fn show(demo: &Demo) -> anyhow::Result<()> {
 }
 
 fn is_of(line: &Line, client: &[std::net::IpAddr]) -> bool {
-    let source = line.get("src.addr").parse::<std::net::SocketAddr>();
-    line.get("direction") == "inbound"
-        && line.get("dst.workload") == "web"
-        && source.is_ok_and(|source| client.contains(&source.ip().to_canonical()))
+    line.is_from("inbound", client) && line.get("dst.workload") == "web"
 }
 
 /// Labels the namespace; how long it took until the pod was on the other plane.
