@@ -18,7 +18,7 @@ pub enum Fate {
     /// It may be understood all the same (RFC 9112, section 2.2): what goes on is written as it should be, if
     /// anything does.
     Mended,
-    /// It breaks off: so does what goes on.
+    /// It breaks off: so does what goes on, if anything does.
     Cut,
 }
 

@@ -148,8 +148,9 @@ async fn hostile(standard: &Standard, client: &str) -> anyhow::Result<String> {
         let refused = matches!(lines[..], [first, "200 0 5"] if first.starts_with("502 0 "));
         let field = |line: &&str| line.eq_ignore_ascii_case("x-field: value\r");
         let mended = lines == ["200 0 5", "200 0 5"] && head.iter().any(field);
-        // "Transfer closed with bytes remaining to read", "failure in receiving".
-        let broken = |first: &str| first.starts_with("200 18 ") || first.starts_with("200 56 ");
+        // "Transfer closed with bytes remaining to read", "failure in receiving": what had come may be lost with a
+        // reset, its head too.
+        let broken = |first: &str| matches!(first.split(' ').nth(1), Some("18" | "56"));
         let cut = matches!(lines[..], [first, "200 0 5"] if broken(first));
         let right = match offence.fate {
             Fate::Refused => refused,
