@@ -1,14 +1,13 @@
 //! What the planes refuse: the test-owned peer knocks at both, with certificates that it should have and
 //! with certificates that nobody should.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::ensure;
 
 use super::{Wish, ask};
 use crate::authority;
-use crate::hbone::client::Seen;
 use crate::mesh::standard::Standard;
 use crate::mesh::{Pod, eventually};
 use crate::programs::call::Target;
@@ -77,9 +76,9 @@ async fn knock(
     credentials: &Credentials,
 ) -> anyhow::Result<()> {
     let server = standard.server(namespace, "n2")?;
-    let at = server.at(port::TCP).to_string();
+    let (to, at) = (server.at(15008), server.at(port::TCP).to_string());
     let identity = format!("spiffe://cluster.local/ns/{namespace}/sa/server");
-    let seen = tunnel(standard, server, &at, &credentials.own).await;
+    let seen = standard.tunnel(to, &at, &credentials.own, &[]).await;
     let result = seen.and_then(|seen| {
         ensure!(seen.peer == [identity.clone()], "the peer is {:?}", seen.peer);
         ensure!(seen.status == Some(200) && seen.line.is_some(), "{seen:?}");
@@ -94,7 +93,7 @@ async fn knock(
         ("no URI name", &credentials.no_name),
     ] {
         let before = failures(standard, server).await?;
-        let seen = tunnel(standard, server, &at, folder).await;
+        let seen = standard.tunnel(to, &at, folder, &[]).await;
         let result = seen.and_then(|seen| {
             ensure!(
                 seen.status.is_none_or(|status| status >= 400) && seen.line.is_none(),
@@ -117,7 +116,7 @@ async fn knock(
         ("a plane's own port", format!("{}:15008", server.addresses[0])),
         ("the loopback", format!("127.0.0.1:{}", port::TCP)),
     ] {
-        let seen = tunnel(standard, server, &authority, &credentials.own).await;
+        let seen = standard.tunnel(to, &authority, &credentials.own, &[]).await;
         let result = seen.and_then(|seen| {
             ensure!(
                 seen.line.is_none() && seen.status.is_some_and(|status| status >= 400),
@@ -132,25 +131,6 @@ async fn knock(
         report.check(format!("{plane}: CONNECT to {name}"), result);
     }
     Ok(())
-}
-
-/// One tunnel from the unmeshed client.
-async fn tunnel(standard: &Standard, to: &Pod, authority: &str, credentials: &Path) -> anyhow::Result<Seen> {
-    let to = to.at(15008).to_string();
-    let credentials = credentials.to_string_lossy();
-    let arguments = [
-        "hbone-call",
-        "--to",
-        &to,
-        "--authority",
-        authority,
-        "--credentials",
-        &credentials,
-    ];
-    standard
-        .mesh
-        .program_in(standard.client("none")?, &arguments)
-        .await
 }
 
 /// Plaintext under STRICT is refused, and served again without it.
