@@ -2,9 +2,7 @@
 //! and what a user would do to it. It tells only what the planes and the programs themselves say.
 
 pub(crate) mod access;
-pub(crate) mod app;
 mod cast;
-mod catalog;
 mod pairs;
 mod policy;
 mod shop;

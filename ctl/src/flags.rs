@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use clap::Parser;
+use trefoil_demo_programs::App;
 
-use crate::demo::app::App;
 use crate::local::LocalCommand;
 use crate::object::Which;
 use crate::output::Format;

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use serde_json::{Value, json};
+use trefoil_demo_programs::load::Visits;
 
-use super::app::load::Visits;
 use super::cast::{self, CATALOG, GRPC};
 use super::{Demo, heading};
 use crate::local::objects::create_namespace;

@@ -7,9 +7,9 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 use trefoil_api::names::label;
+use trefoil_demo_programs::load::Counts;
 
 use super::access::{Line, Log};
-use super::app::load::Counts;
 use super::{Demo, cast, heading};
 use crate::output::{Table, Tone, toned};
 

@@ -2,11 +2,11 @@
 
 use anyhow::Context;
 use serde_json::{Value, json};
+use trefoil_demo_programs::catalog::{Answer, Method};
 
 use super::{PATIENCE, SHOP, WAYPOINT};
 use crate::demo::access::{Line, Log};
 use crate::demo::cast::{self, Member};
-use crate::demo::catalog::{Answer, Method};
 use crate::demo::{Demo, heading};
 use crate::local::protocol::{Conversation, Request, Response};
 use crate::object::apply::apply_one;

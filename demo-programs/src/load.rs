@@ -4,46 +4,40 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::Request;
-use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
-use tokio::net::{TcpStream, lookup_host};
 
-use super::{LIMIT, call};
-use crate::ask;
+use crate::LIMIT;
+use crate::ask::{Connection, http, resolve};
 
 /// What a load has come to.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Counts {
+pub struct Counts {
     /// Requests begun.
-    pub(crate) sent: u32,
+    pub sent: u32,
     /// Whose answer came.
-    pub(crate) served: u32,
+    pub served: u32,
     /// The others, by what happened.
-    pub(crate) failed: Vec<String>,
+    pub failed: Vec<String>,
     /// Answers over the connection that stays.
-    pub(crate) long_lived: u32,
+    pub long_lived: u32,
     /// What happened to it.
-    pub(crate) long_lived_failure: Option<String>,
+    pub long_lived_failure: Option<String>,
 }
 
 /// What visits have come to.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Visits {
+pub struct Visits {
     /// How many were answered with what.
-    pub(crate) answers: BTreeMap<String, u32>,
+    pub answers: BTreeMap<String, u32>,
     /// The others, by what happened.
-    pub(crate) failed: Vec<String>,
+    pub failed: Vec<String>,
 }
 
 /// Requests one after the other.
-pub(super) async fn visit(target: &str, visits: u32) -> Visits {
+pub(crate) async fn visit(target: &str, visits: u32) -> Visits {
     let mut counted = Visits::default();
     for _ in 0..visits {
-        match tokio::time::timeout(LIMIT, call(target, false)).await {
+        match tokio::time::timeout(LIMIT, http(target)).await {
             Ok(Ok(answer)) => *counted.answers.entry(answer).or_default() += 1,
             Ok(Err(error)) => counted.failed.push(format!("{error:#}")),
             Err(_) => counted.failed.push("no answer".into()),
@@ -53,7 +47,7 @@ pub(super) async fn visit(target: &str, visits: u32) -> Visits {
 }
 
 /// Requests at a fixed rate, and one connection that stays.
-pub(super) async fn load(target: &str, rate: u32, seconds: u32) -> Counts {
+pub(crate) async fn load(target: &str, rate: u32, seconds: u32) -> Counts {
     let mut counts = Counts::default();
     let address = match resolve(target).await {
         Ok(address) => address,
@@ -82,33 +76,17 @@ pub(super) async fn load(target: &str, rate: u32, seconds: u32) -> Counts {
     counts
 }
 
-async fn resolve(target: &str) -> anyhow::Result<SocketAddr> {
-    lookup_host(target)
-        .await?
-        .next()
-        .with_context(|| format!("{target} has no address"))
-}
-
 async fn one(address: SocketAddr) -> anyhow::Result<()> {
-    let (status, body) = ask::get(TcpStream::connect(address).await?, "/").await?;
-    anyhow::ensure!(status == 200, "{status}: {body}");
-    Ok(())
+    Connection::open(address).await?.get().await.map(drop)
 }
 
 /// Asks over one connection, ten times a second.
 async fn stay(address: SocketAddr, end: Instant) -> (u32, Option<String>) {
     let mut served = 0;
     let asked = async {
-        let stream = TcpStream::connect(address).await?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(connection);
+        let mut connection = Connection::open(address).await?;
         while Instant::now() < end {
-            sender.ready().await?;
-            let request = Request::get("/")
-                .header("host", "demo")
-                .body(Full::<Bytes>::default())?;
-            let response = tokio::time::timeout(LIMIT, sender.send_request(request)).await??;
-            http_body_util::BodyExt::collect(response.into_body()).await?;
+            tokio::time::timeout(LIMIT, connection.get()).await??;
             served += 1;
             tokio::time::sleep(Duration::from_millis(100)).await;
         }

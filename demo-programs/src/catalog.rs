@@ -1,7 +1,6 @@
 //! The gRPC API of the demonstration: a server of one version, and calls, none of which is repeated.
 
 use std::net::{Ipv6Addr, SocketAddr};
-use std::time::Duration;
 
 use anyhow::Context;
 use clap::ValueEnum;
@@ -13,18 +12,17 @@ use stub::catalog_client::CatalogClient;
 use stub::catalog_server::{Catalog, CatalogServer};
 use stub::{Article, Offer};
 
+use crate::LIMIT;
+
 /// What is generated from `proto/catalog.proto`.
 mod stub {
     #![allow(missing_docs, unreachable_pub, clippy::all, clippy::too_many_lines)]
     tonic::include_proto!("shop");
 }
 
-/// How long a call may take.
-const LIMIT: Duration = Duration::from_secs(5);
-
 /// Its methods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Method {
+pub enum Method {
     /// What an article costs.
     Find,
     /// Changes it.
@@ -33,7 +31,8 @@ pub(crate) enum Method {
 
 impl Method {
     /// As it is written on the wire and in policies.
-    pub(super) fn path(self) -> &'static str {
+    #[must_use]
+    pub fn path(self) -> &'static str {
         match self {
             Self::Find => "/shop.Catalog/Find",
             Self::Reprice => "/shop.Catalog/Reprice",
@@ -41,7 +40,8 @@ impl Method {
     }
 
     /// As it is asked for on the command line.
-    pub(super) fn argument(self) -> &'static str {
+    #[must_use]
+    pub fn argument(self) -> &'static str {
         match self {
             Self::Find => "find",
             Self::Reprice => "reprice",
@@ -51,16 +51,17 @@ impl Method {
 
 /// What became of a call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Answer {
+pub struct Answer {
     /// Its gRPC status.
-    pub(super) code: i32,
+    pub code: i32,
     /// The version that answered, or why none did.
-    pub(super) said: String,
+    pub said: String,
 }
 
 impl Answer {
     /// The name of its status, as the specification of gRPC has it.
-    pub(super) fn status(&self) -> String {
+    #[must_use]
+    pub fn status(&self) -> String {
         match Code::from(self.code) {
             Code::Ok => "OK".into(),
             Code::PermissionDenied => "PERMISSION_DENIED".into(),
@@ -69,18 +70,20 @@ impl Answer {
     }
 
     /// Whether a server of the API answered.
-    pub(super) fn served(&self) -> bool {
+    #[must_use]
+    pub fn served(&self) -> bool {
         self.code == Code::Ok as i32
     }
 
     /// Whether it was refused for who asked.
-    pub(super) fn denied(&self) -> bool {
+    #[must_use]
+    pub fn denied(&self) -> bool {
         self.code == Code::PermissionDenied as i32
     }
 }
 
 /// A version of the catalog, for as long as its pod lives.
-pub(super) async fn serve(version: String, port: u16) -> anyhow::Result<()> {
+pub(crate) async fn serve(version: String, port: u16) -> anyhow::Result<()> {
     let address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
     let catalog = CatalogServer::new(Shelf { version });
     Ok(Server::builder().add_service(catalog).serve(address).await?)
@@ -115,11 +118,11 @@ impl Catalog for Shelf {
 
 /// A client that connects when it first calls, and stays connected.
 #[derive(Clone, Debug)]
-pub(super) struct Client(CatalogClient<Channel>);
+pub(crate) struct Client(CatalogClient<Channel>);
 
 impl Client {
     /// Of the API at HOST:PORT.
-    pub(super) fn new(target: &str) -> anyhow::Result<Self> {
+    pub(crate) fn new(target: &str) -> anyhow::Result<Self> {
         let endpoint = Endpoint::from_shared(format!("http://{target}"))
             .with_context(|| format!("{target:?} is no HOST:PORT"))?;
         let channel = endpoint.connect_timeout(LIMIT).timeout(LIMIT).connect_lazy();
@@ -127,7 +130,7 @@ impl Client {
     }
 
     /// One call.
-    pub(super) async fn call(&mut self, method: Method) -> Answer {
+    pub(crate) async fn call(&mut self, method: Method) -> Answer {
         let article = Article {
             name: "clover".into(),
         };
