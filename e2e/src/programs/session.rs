@@ -224,9 +224,6 @@ async fn read_line(stream: &mut BufReader<TcpStream>) -> anyhow::Result<String> 
 }
 
 async fn read_body(response: http::Response<hyper::body::Incoming>, grpc: bool) -> anyhow::Result<Answer> {
-    if !response.status().is_success() {
-        bail!("status {}", response.status());
-    }
     if grpc
         && let Some(status) = response
             .headers()
@@ -241,6 +238,9 @@ async fn read_body(response: http::Response<hyper::body::Incoming>, grpc: bool) 
             said(status),
             message.map(said).unwrap_or_default()
         );
+    }
+    if !response.status().is_success() {
+        bail!("status {}", response.status());
     }
     let body = response.into_body().collect().await?.to_bytes();
     let text = body
