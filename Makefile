@@ -9,7 +9,7 @@ BINARIES := $(TARGET)/x86_64-unknown-linux-gnu/release
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
-demo: packages build ## One mesh on this machine: sidecar, ambient and unmeshed workloads, a live policy, a live switch (root)
+demo: packages build ## One mesh on this machine: sidecar, ambient and unmeshed workloads, a live policy, a live switch, gRPC behind a waypoint (root)
 	@$(BINARIES)/trefoilctl demo
 
 test: ## Everything: checks, unit tests, the embedded suites, the smoke test on a real Kubernetes (root)

@@ -2,10 +2,10 @@
 //! and what a user would do to it. It tells only what the planes and the programs themselves say.
 
 pub(crate) mod access;
-pub(crate) mod app;
 mod cast;
 mod pairs;
 mod policy;
+mod shop;
 mod switch;
 
 use std::time::{Duration, Instant};
@@ -28,6 +28,7 @@ pub(crate) struct Demo {
     mesh: Mesh,
     planes: Planes,
     members: Vec<Member>,
+    shop: Vec<Member>,
 }
 
 /// Shows everything, and removes it, also when interrupted.
@@ -85,12 +86,14 @@ async fn show(mesh: &Mesh) -> anyhow::Result<()> {
         mesh: mesh.clone(),
         planes,
         members: cast::members(),
+        shop: cast::shop(),
     };
     demo.start().await?;
     pairs::show(&demo).await?;
     demo.batch().await?;
     policy::show(&demo).await?;
     switch::show(&demo).await?;
+    shop::show(&mut demo).await?;
     heading("What trefoilctl status says");
     let well = status::print(&status::gather(&demo.planes).await?, Format::default())?;
     anyhow::ensure!(well, "something of the mesh is not as it should be");
@@ -132,9 +135,8 @@ impl Demo {
 
     /// A member.
     fn member(&self, name: &str) -> anyhow::Result<&Member> {
-        self.members
-            .iter()
-            .find(|member| member.name == name)
+        let mut all = self.members.iter().chain(&self.shop);
+        all.find(|member| member.name == name)
             .with_context(|| format!("{name} does not play"))
     }
 

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use clap::Parser;
+use trefoil_demo_programs::App;
 
-use crate::demo::app::App;
 use crate::local::LocalCommand;
 use crate::object::Which;
 use crate::output::Format;
@@ -91,7 +91,7 @@ pub(crate) enum Subcommand {
         #[command(subcommand)]
         command: WaypointCommand,
     },
-    /// One mesh on this machine, shown: paths, identities, a live policy, a live switch. As root.
+    /// One mesh on this machine, shown: paths, identities, a live policy, a live switch, a waypoint. As root.
     Demo,
     /// The programs that the demonstration runs in its pods.
     #[command(hide = true)]

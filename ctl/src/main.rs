@@ -127,7 +127,7 @@ async fn dispatch(flags: Flags) -> anyhow::Result<i32> {
             }
         }
         Subcommand::Demo => return demo::run(demo_mesh(&mesh)?).await,
-        Subcommand::DemoApp { app } => return demo::app::run(app).await,
+        Subcommand::DemoApp { app } => return trefoil_demo_programs::run(app).await,
         Subcommand::Local { command } => return local(mesh, flags.output, command).await,
     }
     Ok(0)

@@ -75,10 +75,10 @@ pub(crate) enum WaypointCommand {
 pub(crate) struct Which {
     /// Its namespace.
     #[arg(long, short, default_value = "default")]
-    namespace: String,
+    pub(crate) namespace: String,
     /// Its name.
     #[arg(long, default_value = NAME)]
-    name: String,
+    pub(crate) name: String,
 }
 
 /// What goes through a waypoint.

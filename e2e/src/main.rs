@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use tokio::net::TcpListener;
-use trefoil_e2e::programs::{bulk, call, load, redis, serve};
+use trefoil_e2e::programs::{bulk, call, hostile, load, redis, serve};
 use trefoil_e2e::{authority, custom_resources, hbone, suites};
 
 #[derive(Parser)]
@@ -42,6 +42,8 @@ enum Command {
         #[arg(long, env = "TREFOIL_E2E_NAME")]
         name: String,
     },
+    /// An HTTP server that breaks the rules, on 9003: the path says how.
+    Hostile,
     /// A few attempts at each target; prints JSON.
     Call {
         /// `PROTOCOL@ADDRESS:PORT`, protocols h1, h2, grpc, tcp, greeting.
@@ -141,6 +143,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Clean => suites::clean().await?,
         Command::Crds => print!("{}", custom_resources::definitions()?),
         Command::Serve { name } => serve::serve(name).await?,
+        Command::Hostile => hostile::serve().await?,
         Command::Call {
             targets,
             attempts,

@@ -1,6 +1,8 @@
 //! The fixture: a mesh of its own on this machine, made and used through `trefoilctl local` as a user would.
 //! The only file that knows its command line. Removes what it made, also when a suite breaks off.
 
+mod counted;
+mod forged;
 pub mod names;
 pub mod processes;
 pub mod standard;

@@ -3,6 +3,7 @@
 
 pub mod bulk;
 pub mod call;
+pub mod hostile;
 pub mod load;
 pub mod redis;
 pub mod serve;
@@ -21,4 +22,6 @@ pub mod port {
     pub const GREETING: u16 = 9001;
     /// Bytes both ways, with checksums.
     pub const BULK: u16 = 9002;
+    /// The server that breaks the rules of HTTP.
+    pub const HOSTILE: u16 = 9003;
 }

@@ -9,6 +9,7 @@ mod kubernetes;
 mod layers;
 mod limits;
 mod matrix;
+mod nginx;
 mod programs;
 mod survival;
 mod switch;
@@ -39,7 +40,7 @@ struct Suite {
 const SUITES: &[Suite] = &[
     Suite {
         name: "demo",
-        minimum: 33,
+        minimum: 43,
         run: |report| Box::pin(demo::run(report)),
     },
     Suite {
@@ -94,7 +95,7 @@ const SUITES: &[Suite] = &[
     },
     Suite {
         name: "waypoint",
-        minimum: 46,
+        minimum: 78,
         run: |report| Box::pin(waypoint::run(report)),
     },
     Suite {

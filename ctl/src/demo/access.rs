@@ -24,10 +24,21 @@ impl Line {
         self.fields.get(key).map_or("", String::as_str)
     }
 
-    fn is_from(&self, direction: &str, client: &[IpAddr]) -> bool {
+    /// Whether it is of a client. Of a plane that reads HTTP there is a line for each request.
+    pub(crate) fn is_from(&self, direction: &str, client: &[IpAddr]) -> bool {
         let source = self.get("src.addr").parse::<std::net::SocketAddr>();
-        self.get("direction") == direction
+        self.direction() == direction
             && source.is_ok_and(|source| client.contains(&source.ip().to_canonical()))
+    }
+
+    /// `outbound`, `inbound`, or of a waypoint `through`; a request's line names who reports it instead.
+    fn direction(&self) -> &str {
+        match (self.get("direction"), self.get("reporter")) {
+            ("", "source") => "outbound",
+            ("", "destination") => "inbound",
+            ("", "waypoint") => "through",
+            (direction, _) => direction,
+        }
     }
 }
 
@@ -54,13 +65,14 @@ impl Log {
 
     /// The first line of a direction about a client.
     pub(crate) async fn wait(&self, direction: &str, client: &[IpAddr]) -> Option<Line> {
+        self.wait_for(|line| line.is_from(direction, client)).await
+    }
+
+    /// The first line that is wanted.
+    pub(crate) async fn wait_for(&self, wanted: impl Fn(&Line) -> bool) -> Option<Line> {
         let found = async {
             loop {
-                if let Some(line) = self
-                    .lines()
-                    .into_iter()
-                    .find(|line| line.is_from(direction, client))
-                {
+                if let Some(line) = self.lines().into_iter().find(&wanted) {
                     return line;
                 }
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -82,7 +94,8 @@ fn plain(line: &str) -> String {
 /// A line of the log, if it is one of the access log: `KEY=VALUE` pairs, texts in quotation marks.
 pub(crate) fn parse(line: &str) -> Option<Line> {
     let (_, rest) = line.split_once(" access: ")?;
-    let (_, mut rest) = rest.split_once("connection complete ")?;
+    let complete = ["connection complete ", "request complete "];
+    let (_, mut rest) = complete.iter().find_map(|words| rest.split_once(words))?;
     let mut fields = BTreeMap::new();
     while let Some((key, after)) = rest.split_once('=') {
         let (value, next) = match after.strip_prefix('"') {

@@ -1,7 +1,8 @@
 //! Who is in the demonstration: a web front end and its orders in sidecars, an API in two replicas and a cache
-//! on the nodes' proxies, and two programs outside the mesh, so that every mode meets every mode. Each is a
-//! pod made as a user would make it.
+//! on the nodes' proxies, and two programs outside the mesh, so that every mode meets every mode; then a shop: two
+//! front ends of a gRPC API in two versions. Each is a pod made as a user would make it.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -15,11 +16,15 @@ use crate::local::run;
 pub(crate) const HTTP: u16 = 8080;
 /// The port of the cache.
 pub(crate) const REDIS: u16 = 6379;
+/// The port of the catalog.
+pub(crate) const GRPC: u16 = 50051;
+/// The label of both versions of the catalog, by which their common service selects them.
+pub(crate) const CATALOG: (&str, &str) = ("part", "catalog");
 
 /// A pod of the demonstration.
 #[derive(Clone, Debug)]
 pub(crate) struct Member {
-    /// Its namespace, named after its mode.
+    /// Its namespace, named after its mode but for the shop's, which is ambient.
     pub(crate) namespace: &'static str,
     /// Its name.
     pub(crate) name: &'static str,
@@ -35,9 +40,14 @@ pub(crate) struct Member {
     pub(crate) addresses: Vec<IpAddr>,
 }
 
-/// The pods.
-pub(crate) fn members() -> Vec<Member> {
-    let member = |namespace, name, node, service, port| Member {
+fn member(
+    namespace: &'static str,
+    name: &'static str,
+    node: &'static str,
+    service: &'static str,
+    port: u16,
+) -> Member {
+    Member {
         namespace,
         name,
         node,
@@ -45,7 +55,11 @@ pub(crate) fn members() -> Vec<Member> {
         service,
         port,
         addresses: Vec::new(),
-    };
+    }
+}
+
+/// The pods that everybody meets in.
+pub(crate) fn members() -> Vec<Member> {
     vec![
         member("sidecar", "web", "n1", "web", HTTP),
         member("sidecar", "orders", "n2", "orders", HTTP),
@@ -54,6 +68,16 @@ pub(crate) fn members() -> Vec<Member> {
         member("ambient", "cache", "n2", "cache", REDIS),
         member("none", "legacy", "n2", "legacy", HTTP),
         member("none", "partner", "n1", "partner", HTTP),
+    ]
+}
+
+/// The shop's pods: its front ends in either plane, and the API that they call.
+pub(crate) fn shop() -> Vec<Member> {
+    vec![
+        member("sidecar", "store", "n1", "store", HTTP),
+        member("ambient", "office", "n2", "office", HTTP),
+        member("shop", "catalog-v1", "n1", "catalog-v1", GRPC),
+        member("shop", "catalog-v2", "n2", "catalog-v2", GRPC),
     ]
 }
 
@@ -128,6 +152,17 @@ impl Member {
                 "--upstream",
                 "api.ambient:80",
             ],
+            name @ ("store" | "office") => vec![
+                "serve",
+                "--name",
+                name,
+                "--port",
+                &port,
+                "--catalog",
+                "catalog.shop:80",
+            ],
+            "catalog-v1" => vec!["catalog", "--version", "v1", "--port", &port],
+            "catalog-v2" => vec!["catalog", "--version", "v2", "--port", &port],
             name @ ("orders" | "legacy" | "partner") => vec!["serve", "--name", name, "--port", &port],
             name => vec!["serve", "--name", name, "--port", &port, "--cache", &redis],
         };
@@ -140,12 +175,17 @@ impl Member {
 
     fn request(&self) -> anyhow::Result<PodRequest> {
         let port = if self.port == REDIS { REDIS } else { 80 };
+        let (label, value) = CATALOG;
+        let labels = match self.port {
+            GRPC => BTreeMap::from([(label.into(), value.into())]),
+            _ => BTreeMap::new(),
+        };
         Ok(PodRequest {
             namespace: self.namespace.into(),
-            create_namespace: Some(self.namespace.into()),
             name: self.name.into(),
             node: Some(self.node.into()),
             service_account: self.account.into(),
+            labels,
             ports: vec![self.port],
             services: vec![ServiceRequest {
                 name: self.service.into(),

@@ -7,9 +7,9 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 use trefoil_api::names::label;
+use trefoil_demo_programs::load::Counts;
 
 use super::access::{Line, Log};
-use super::app::Counts;
 use super::{Demo, cast, heading};
 use crate::output::{Table, Tone, toned};
 
@@ -83,10 +83,7 @@ pub(super) async fn show(demo: &Demo) -> anyhow::Result<()> {
 }
 
 fn is_of(line: &Line, client: &[std::net::IpAddr]) -> bool {
-    let source = line.get("src.addr").parse::<std::net::SocketAddr>();
-    line.get("direction") == "inbound"
-        && line.get("dst.workload") == "web"
-        && source.is_ok_and(|source| client.contains(&source.ip().to_canonical()))
+    line.is_from("inbound", client) && line.get("dst.workload") == "web"
 }
 
 /// Labels the namespace; how long it took until the pod was on the other plane.

@@ -2,10 +2,13 @@
 //! first node and a server on each.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
 
 use anyhow::Context;
 
 use super::{Mesh, Pod, PodPlan};
+use crate::hbone::client::Seen;
 use crate::programs::call::{Calls, Target};
 use crate::programs::port;
 
@@ -132,5 +135,23 @@ impl Standard {
         let mut arguments = vec!["call", "--attempts", &attempts];
         arguments.extend(targets.iter().map(String::as_str));
         self.mesh.program_in(client, &arguments).await
+    }
+
+    /// One tunnel of the tests' own to a plane, from the client that no plane is in the way of; further headers are
+    /// `NAME=VALUE`.
+    pub async fn tunnel(
+        &self,
+        to: SocketAddr,
+        authority: &str,
+        credentials: &Path,
+        headers: &[&str],
+    ) -> anyhow::Result<Seen> {
+        let (to, credentials) = (to.to_string(), credentials.to_string_lossy());
+        let mut arguments = vec!["hbone-call", "--to", &to, "--authority", authority];
+        arguments.extend(["--credentials", &credentials]);
+        for header in headers {
+            arguments.extend(["--header", header]);
+        }
+        self.mesh.program_in(self.client("none")?, &arguments).await
     }
 }

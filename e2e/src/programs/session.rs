@@ -224,6 +224,21 @@ async fn read_line(stream: &mut BufReader<TcpStream>) -> anyhow::Result<String> 
 }
 
 async fn read_body(response: http::Response<hyper::body::Incoming>, grpc: bool) -> anyhow::Result<Answer> {
+    if grpc
+        && let Some(status) = response
+            .headers()
+            .get("grpc-status")
+            .filter(|status| *status != "0")
+    {
+        // Refused before there was a message: it is said in the head.
+        let message = response.headers().get("grpc-message");
+        let said = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        bail!(
+            "grpc-status {}: {}",
+            said(status),
+            message.map(said).unwrap_or_default()
+        );
+    }
     if !response.status().is_success() {
         bail!("status {}", response.status());
     }

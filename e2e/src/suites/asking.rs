@@ -25,14 +25,18 @@ pub(super) async fn run(report: &mut Report) -> anyhow::Result<()> {
 }
 
 /// What is asked of the authority.
-struct Wish<'a> {
-    token: PathBuf,
-    uris: Vec<&'a str>,
-    impersonate: Option<&'a str>,
+pub(super) struct Wish<'a> {
+    pub(super) token: PathBuf,
+    pub(super) uris: Vec<&'a str>,
+    pub(super) impersonate: Option<&'a str>,
 }
 
 /// Asks and stores what comes under a name.
-async fn ask(standard: &Standard, name: &str, wish: &Wish<'_>) -> anyhow::Result<(Answer, PathBuf)> {
+pub(super) async fn ask(
+    standard: &Standard,
+    name: &str,
+    wish: &Wish<'_>,
+) -> anyhow::Result<(Answer, PathBuf)> {
     let mesh = &standard.mesh;
     let out = mesh.scratch()?.join(name);
     let (control_plane, root) = (mesh.control_plane(), mesh.root());
@@ -55,7 +59,8 @@ async fn ask(standard: &Standard, name: &str, wish: &Wish<'_>) -> anyhow::Result
     Ok((mesh.program_at(&mesh.lan(), &arguments).await?, out))
 }
 
-fn refused(answer: &Answer) -> anyhow::Result<String> {
+/// Fails where it was signed.
+pub(super) fn refused(answer: &Answer) -> anyhow::Result<String> {
     match answer {
         Answer::Refused { code, message } => Ok(format!("{code}: {message}")),
         Answer::Signed(uris) => bail!("signed for {uris:?}"),

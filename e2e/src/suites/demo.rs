@@ -26,6 +26,8 @@ const WHOLE: Duration = Duration::from_secs(60);
 const PROMPT: Duration = Duration::from_secs(10);
 /// The line after which a namespace changes plane under load.
 const LOAD: &str = "under load";
+/// The line after which a front end is visited whose API is behind a waypoint.
+const SHOP: &str = "behind a waypoint";
 
 /// Where it is interrupted: what is awaited, after the line that mentions this.
 const INTERRUPTIONS: [(&str, &str, Awaited); 4] = [
@@ -69,11 +71,16 @@ pub(super) async fn run(report: &mut Report) -> anyhow::Result<()> {
         let gone = leftovers::none(MESH, &trace, &before).await;
         report.check(format!("interrupted {name}, nothing is left"), gone);
     }
-    let before = leftovers::host().await?;
-    let broken = broken(&mesh).await;
-    let trace = report_of(report, "a sidecar that ends under load fails it", broken);
-    let gone = leftovers::none(MESH, &trace, &before).await;
-    report.check("it failed, nothing is left", gone);
+    for (name, line, program, victim) in [
+        ("a sidecar that ends under load", LOAD, "load", ("sidecar", "web")),
+        ("a waypoint that ends", SHOP, "visit", ("shop", "waypoint-1")),
+    ] {
+        let before = leftovers::host().await?;
+        let broken = broken(&mesh, line, program, victim).await;
+        let trace = report_of(report, &format!("{name} fails it"), broken);
+        let gone = leftovers::none(MESH, &trace, &before).await;
+        report.check(format!("{name} fails it, nothing is left"), gone);
+    }
     Ok(())
 }
 
@@ -126,16 +133,24 @@ async fn interrupted(mesh: &Mesh, line: &str, awaited: Awaited) -> anyhow::Resul
     Ok((seen, trace))
 }
 
-/// What carries the connection that is to stay ends while it is shown.
-async fn broken(mesh: &Mesh) -> anyhow::Result<(String, Trace)> {
+/// What carries the connections of one of its programs ends while it is shown.
+async fn broken(
+    mesh: &Mesh,
+    line: &str,
+    program: &'static str,
+    (namespace, pod): (&str, &str),
+) -> anyhow::Result<(String, Trace)> {
     let mut running = Running::start(mesh)?;
-    running.until(LOAD).await?;
-    wait_for(Awaited::Program("load")).await?;
+    running.until(line).await?;
+    wait_for(Awaited::Program(program)).await?;
     let trace = Trace::of(MESH)?;
-    // The connection that is to stay has come to be through the sidecar by then: the load's first request has.
-    let sidecar = mesh.pod("sidecar", "web").await?.sidecar;
+    // The program's first request, and with it a connection that is to stay, is on its way by then.
+    let carrier = mesh.pod(namespace, pod).await?.sidecar;
     tokio::time::sleep(Duration::from_millis(300)).await;
-    signal(sidecar.context("web has no sidecar")?, Signal::KILL)?;
+    signal(
+        carrier.with_context(|| format!("{pod} has no proxy"))?,
+        Signal::KILL,
+    )?;
     let (status, said) = running.end(WHOLE).await?;
     ensure!(status.code() == Some(1), "{status}:\n{said}");
     Ok(("exit code 1".into(), trace))

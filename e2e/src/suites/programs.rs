@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
+use super::nginx::{self, Site};
 use crate::kernel::established;
 use crate::mesh::standard::Standard;
 use crate::mesh::{Pod, PodPlan, eventually};
@@ -177,37 +178,18 @@ impl Route<'_> {
 
 /// nginx serves a file of 10 MB, curl fetches it, checksums agree.
 async fn web(route: &Route<'_>, namespace: &str, files: &Path) -> anyhow::Result<String> {
-    let root = files.join(format!("web-{namespace}"));
-    std::fs::create_dir_all(&root)?;
-    let content: Vec<u8> = (0..10_000_000_u32)
-        .map(|place| (place.wrapping_mul(2_654_435_761) >> 24) as u8)
-        .collect();
-    std::fs::write(root.join("file"), &content)?;
-    let configuration = root.join("nginx.conf");
-    std::fs::write(
-        &configuration,
-        format!(
-            "daemon off; user root; pid {root}/pid; error_log stderr; events {{}}\n\
-             http {{ access_log off; server {{ listen 8000; listen [::]:8000; root {root}; }} }}\n",
-            root = root.display()
-        ),
-    )?;
-    let configuration = configuration.to_str().context("a path")?;
+    let site = Site::make(&files.join(format!("web-{namespace}")), 10_000_000)?;
     let pod = route
-        .run("nginx", namespace, 8000, &["nginx", "-c", configuration])
+        .run("nginx", namespace, nginx::PLAIN, &site.command())
         .await?;
-    let expected = route
-        .client(&["sha256sum", root.join("file").to_str().context("a path")?])
-        .await?;
-    let address = pod.at(8000);
+    let address = pod.at(nginx::PLAIN);
     let fetched = route
         .shell(&format!(
             "for i in 1 2 3; do curl -sSf -m 20 http://{address}/file | sha256sum; done"
         ))
         .await?;
-    let sum = expected.split_whitespace().next().context("a checksum")?;
     ensure!(
-        fetched.lines().count() == 3 && fetched.lines().all(|line| line.starts_with(sum)),
+        fetched.lines().count() == 3 && fetched.lines().all(|line| line.starts_with(&site.sum)),
         "other bytes came"
     );
     let host = format!("nginx.{namespace}.svc.cluster.local");
@@ -219,7 +201,7 @@ async fn web(route: &Route<'_>, namespace: &str, files: &Path) -> anyhow::Result
             "10",
             "-o",
             "/dev/null",
-            &format!("http://{host}:8000/file"),
+            &format!("http://{host}:{}/file", nginx::PLAIN),
         ])
         .await?;
     Ok("3 × 10 MB with the right checksum; by the service's name too".into())

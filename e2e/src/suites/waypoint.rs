@@ -2,7 +2,10 @@
 //! applied once, nobody's word is taken for another's, and a waypoint comes and goes without a lost request.
 
 mod believed;
+mod contested;
+mod grpc_routes;
 mod lifetime;
+mod near;
 mod others;
 mod routes;
 mod ways;
@@ -15,7 +18,7 @@ use k8s_openapi::api::core::v1::Service;
 use kube::Api;
 
 use crate::mesh::standard::Standard;
-use crate::mesh::{Mesh, eventually};
+use crate::mesh::{Mesh, Pod, eventually};
 use crate::report::Report;
 
 /// What every waypoint of this suite is called.
@@ -35,6 +38,9 @@ pub(super) async fn run(report: &mut Report) -> anyhow::Result<()> {
     believed::run(&standard, report).await?;
     others::run(&standard, report).await?;
     routes::run(&standard, report).await?;
+    grpc_routes::run(&standard, report).await?;
+    near::run(&standard, report).await?;
+    contested::run(&standard, report).await?;
     lifetime::run(&standard, report).await?;
     standard.mesh.down().await
 }
@@ -51,6 +57,13 @@ async fn make(mesh: &Mesh, namespace: &str) -> anyhow::Result<()> {
         "--enroll-namespace",
     ];
     mesh.ctl(&arguments).await.map(drop)
+}
+
+/// The pods of a namespace's waypoint.
+async fn waypoints(standard: &Standard, namespace: &str) -> anyhow::Result<Vec<Pod>> {
+    let pods = standard.mesh.pods(namespace).await?;
+    let ours = pods.into_iter().filter(|pod| pod.name.starts_with(NAME));
+    Ok(ours.collect())
 }
 
 /// The virtual address of a service, and a port of it.

@@ -16,6 +16,25 @@ fn fields_of_a_line_are_read() {
 }
 
 #[test]
+fn a_request_is_of_the_direction_that_its_reporter_sees() {
+    let client = ["10.244.1.3".parse().unwrap()];
+    for (reporter, direction) in [
+        ("source", "outbound"),
+        ("destination", "inbound"),
+        ("waypoint", "through"),
+    ] {
+        let line = format!(
+            "2026-11-20T22:53:54Z  WARN access: request complete src.addr=10.244.1.3:47272 reporter=\"{reporter}\" \
+             path=\"/shop.Catalog/Reprice\" code=200 grpc_status=7 reason=denied by policy shop/prices"
+        );
+        let line = parse(&line).unwrap();
+        assert!(line.is_from(direction, &client), "{line:?}");
+        assert_eq!(line.get("path"), "/shop.Catalog/Reprice");
+        assert_eq!(line.get("reason"), "denied by policy shop/prices");
+    }
+}
+
+#[test]
 fn other_lines_are_none() {
     assert!(parse("2026-11-20T22:53:54Z  INFO trefoil_node: worker started").is_none());
 }

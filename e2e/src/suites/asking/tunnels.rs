@@ -1,18 +1,15 @@
 //! What the planes refuse: the test-owned peer knocks at both, with certificates that it should have and
 //! with certificates that nobody should.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
-use k8s_openapi::api::core::v1::Secret;
-use kube::Api;
+use anyhow::ensure;
 
 use super::{Wish, ask};
 use crate::authority;
-use crate::hbone::client::Seen;
 use crate::mesh::standard::Standard;
-use crate::mesh::{Mesh, Pod, eventually};
+use crate::mesh::{Pod, eventually};
 use crate::programs::call::Target;
 use crate::programs::port;
 use crate::programs::session::Protocol;
@@ -59,36 +56,16 @@ impl Credentials {
         super::signed_for(&answer, CLIENT)?;
         let foreign = folder.join("foreign");
         authority::foreign(&[CLIENT.into()], Some(&mesh.root()), &foreign)?;
-        let (chain, key) = stolen_authority(mesh).await?;
-        let rogue = |name: &str, uris: &[&str]| {
-            let out = folder.join(name);
-            let uris: Vec<String> = uris.iter().map(|uri| (*uri).to_owned()).collect();
-            authority::signed_by(&uris, &chain, &key, &mesh.root(), &out)?;
-            anyhow::Ok(out)
-        };
+        let two = [CLIENT, "spiffe://cluster.local/ns/ambient/sa/client"];
+        let elsewhere = ["spiffe://elsewhere/ns/none/sa/client"];
         Ok(Self {
             own,
             foreign,
-            two_names: rogue(
-                "two-names",
-                &[CLIENT, "spiffe://cluster.local/ns/ambient/sa/client"],
-            )?,
-            other_domain: rogue("other-domain", &["spiffe://elsewhere/ns/none/sa/client"])?,
-            no_name: rogue("no-name", &[])?,
+            two_names: mesh.forged("two-names", &two).await?,
+            other_domain: mesh.forged("other-domain", &elsewhere).await?,
+            no_name: mesh.forged("no-name", &[]).await?,
         })
     }
-}
-
-/// The authority's own certificate and key, as only an administrator may read them: what a certificate looks
-/// like must not matter less because its signature is good.
-async fn stolen_authority(mesh: &Mesh) -> anyhow::Result<(String, String)> {
-    let secrets: Api<Secret> = Api::namespaced(mesh.client().await?, "trefoil-system");
-    let data = secrets.get("trefoil-ca").await?.data.unwrap_or_default();
-    let read = |key: &str| {
-        let content = data.get(key).with_context(|| format!("no {key} in the secret"))?;
-        anyhow::Ok(String::from_utf8(content.0.clone())?)
-    };
-    Ok((read("ca-cert.pem")?, read("ca-key.pem")?))
 }
 
 async fn knock(
@@ -99,9 +76,9 @@ async fn knock(
     credentials: &Credentials,
 ) -> anyhow::Result<()> {
     let server = standard.server(namespace, "n2")?;
-    let at = server.at(port::TCP).to_string();
+    let (to, at) = (server.at(15008), server.at(port::TCP).to_string());
     let identity = format!("spiffe://cluster.local/ns/{namespace}/sa/server");
-    let seen = tunnel(standard, server, &at, &credentials.own).await;
+    let seen = standard.tunnel(to, &at, &credentials.own, &[]).await;
     let result = seen.and_then(|seen| {
         ensure!(seen.peer == [identity.clone()], "the peer is {:?}", seen.peer);
         ensure!(seen.status == Some(200) && seen.line.is_some(), "{seen:?}");
@@ -116,7 +93,7 @@ async fn knock(
         ("no URI name", &credentials.no_name),
     ] {
         let before = failures(standard, server).await?;
-        let seen = tunnel(standard, server, &at, folder).await;
+        let seen = standard.tunnel(to, &at, folder, &[]).await;
         let result = seen.and_then(|seen| {
             ensure!(
                 seen.status.is_none_or(|status| status >= 400) && seen.line.is_none(),
@@ -139,7 +116,7 @@ async fn knock(
         ("a plane's own port", format!("{}:15008", server.addresses[0])),
         ("the loopback", format!("127.0.0.1:{}", port::TCP)),
     ] {
-        let seen = tunnel(standard, server, &authority, &credentials.own).await;
+        let seen = standard.tunnel(to, &authority, &credentials.own, &[]).await;
         let result = seen.and_then(|seen| {
             ensure!(
                 seen.line.is_none() && seen.status.is_some_and(|status| status >= 400),
@@ -154,25 +131,6 @@ async fn knock(
         report.check(format!("{plane}: CONNECT to {name}"), result);
     }
     Ok(())
-}
-
-/// One tunnel from the unmeshed client.
-async fn tunnel(standard: &Standard, to: &Pod, authority: &str, credentials: &Path) -> anyhow::Result<Seen> {
-    let to = to.at(15008).to_string();
-    let credentials = credentials.to_string_lossy();
-    let arguments = [
-        "hbone-call",
-        "--to",
-        &to,
-        "--authority",
-        authority,
-        "--credentials",
-        &credentials,
-    ];
-    standard
-        .mesh
-        .program_in(standard.client("none")?, &arguments)
-        .await
 }
 
 /// Plaintext under STRICT is refused, and served again without it.
@@ -224,32 +182,8 @@ async fn becomes(standard: &Standard, from: &str, target: Target, wanted: bool) 
 
 /// Failed connections that the plane of a pod has counted.
 async fn failures(standard: &Standard, pod: &Pod) -> anyhow::Result<f64> {
-    let netns = if pod.namespace == "sidecar" {
-        standard.mesh.netns(pod)
-    } else {
-        standard.mesh.node(&pod.node)
-    };
-    let told = tokio::process::Command::new("ip")
-        .args([
-            "netns",
-            "exec",
-            &netns,
-            "curl",
-            "-sSf",
-            "-m",
-            "5",
-            "http://127.0.0.1:15020/metrics",
-        ])
-        .output()
-        .await?;
-    ensure!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
-    let text = String::from_utf8(told.stdout)?;
-    let failed = text
-        .lines()
-        .filter(|line| line.starts_with("istio_tcp_connections_failed_total"));
-    Ok(failed
-        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-        .sum())
+    let metric = "istio_tcp_connections_failed_total";
+    standard.mesh.counted(pod, metric, &[]).await
 }
 
 async fn counted(standard: &Standard, pod: &Pod, before: f64) -> anyhow::Result<String> {

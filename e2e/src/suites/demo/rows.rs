@@ -1,5 +1,5 @@
 //! What the demonstration must have shown: a row for every mode of client with every mode of server, the
-//! policy's effect, and a switch that lost nothing. Compares with the design, not with what is printed otherwise.
+//! policy's effect, a switch that lost nothing, and a waypoint's routes and verdicts. Compares with the design, not with what is printed otherwise.
 
 use anyhow::{Context, ensure};
 
@@ -88,6 +88,24 @@ const PAIRS: [(&str, &str, &str, &str); 18] = [
     ("none/legacy", "none/partner", "plaintext", NO_PLANE),
 ];
 
+/// Caller, method, what it dials, by which planes it is decided about, the answer, and whether the policy is to
+/// blame.
+const VERDICTS: [(&str, &str, &str, &str, &str, bool); 6] = [
+    ("sidecar/store", FIND, SERVICE, "waypoint", "OK by v2", false),
+    ("sidecar/store", REPRICE, SERVICE, "waypoint", DENIED, true),
+    ("ambient/office", REPRICE, SERVICE, "waypoint", "OK by v2", false),
+    ("sidecar/store", REPRICE, POD, HANDED_OVER, DENIED, true),
+    ("none/legacy", REPRICE, POD, HANDED_OVER, DENIED, true),
+    // Policy, and no route: it is the version that was dialled.
+    ("ambient/office", REPRICE, POD, HANDED_OVER, "OK by v1", false),
+];
+const FIND: &str = "/shop.Catalog/Find";
+const REPRICE: &str = "/shop.Catalog/Reprice";
+const SERVICE: &str = "shop/catalog";
+const POD: &str = "the address of shop/catalog-v1";
+const HANDED_OVER: &str = "node proxy → waypoint";
+const DENIED: &str = "PERMISSION_DENIED";
+
 pub(super) fn check(report: &mut Report, said: &str) {
     for (client, server, path, identity) in PAIRS {
         let shown = pair(said, client, server, path, identity);
@@ -96,6 +114,15 @@ pub(super) fn check(report: &mut Report, said: &str) {
     report.check("it shows a policy", policy(said));
     report.check("it shows a switch", switch(said));
     report.check("it shows a batch client that ends", batch(said));
+    for (route, percent) in [("90/10", 10), ("0/100", 100)] {
+        let shown = share(said, route, percent);
+        report.check(format!("it shows a route of {route}"), shown);
+    }
+    for row in VERDICTS {
+        let (caller, method, dials, ..) = row;
+        let shown = verdict(said, row);
+        report.check(format!("it shows {caller} calling {method} at {dials}"), shown);
+    }
 }
 
 /// The cells of the rows that begin with these.
@@ -170,4 +197,36 @@ fn batch(said: &str) -> anyhow::Result<&'static str> {
         "it does not"
     );
     Ok("exit code 0")
+}
+
+/// The visits that each version answered: all of them, in the shares that the route says.
+fn share(said: &str, route: &str, percent: u32) -> anyhow::Result<String> {
+    let rows = rows(said, &[route]);
+    let row = rows.first().context("no such row")?;
+    let numbers: Vec<u32> = row[2..].iter().map_while(|cell| cell.parse().ok()).collect();
+    let [visits, failed, by_first, by_second] = numbers[..] else {
+        anyhow::bail!("{row:?}")
+    };
+    ensure!(
+        visits == 400 && failed == 0 && by_first + by_second == visits,
+        "{row:?}"
+    );
+    // Six standard deviations of a tenth are 36.
+    let wanted = visits * percent / 100;
+    let spread = if percent == 100 { 0 } else { 36 };
+    ensure!(by_second.abs_diff(wanted) <= spread, "{row:?}");
+    Ok(format!("{by_first} by v1, {by_second} by v2"))
+}
+
+fn verdict(said: &str, row: (&str, &str, &str, &str, &str, bool)) -> anyhow::Result<String> {
+    let (caller, method, dials, path, answer, denied) = row;
+    let rows = rows(said, &[caller, method, dials]);
+    let row = rows.first().context("no such row")?;
+    let [.., by, said, why] = row[..] else {
+        anyhow::bail!("{row:?}")
+    };
+    ensure!((by, said) == (path, answer), "{row:?}");
+    let blamed = why.starts_with("layer policy") && why.contains("shop/prices-are-the-offices");
+    ensure!(blamed == denied, "{row:?}");
+    Ok(row[3..].join(", "))
 }

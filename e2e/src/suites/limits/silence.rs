@@ -91,26 +91,9 @@ impl Held {
 
 /// Connections to the silent pod that a client's plane has counted as ended.
 async fn closed(mesh: &Mesh, client: &Pod) -> anyhow::Result<f64> {
-    let netns = if client.namespace == "sidecar" {
-        mesh.netns(client)
-    } else {
-        mesh.node(&client.node)
-    };
-    let told = Command::new("ip")
-        .args(["netns", "exec", &netns, "curl", "-sSf", "-m", "5"])
-        .arg("http://127.0.0.1:15020/metrics")
-        .output()
-        .await?;
-    ensure!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
-    let text = String::from_utf8(told.stdout)?;
-    let of_quiet = text.lines().filter(|line| {
-        line.starts_with("istio_tcp_connections_closed_total")
-            && line.contains("reporter=\"source\"")
-            && line.contains("destination_workload=\"quiet\"")
-    });
-    Ok(of_quiet
-        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-        .sum())
+    let of_quiet = [("reporter", "source"), ("destination_workload", "quiet")];
+    mesh.counted(client, "istio_tcp_connections_closed_total", &of_quiet)
+        .await
 }
 
 /// The kernel knows of no tunnel to the silent pod any more.

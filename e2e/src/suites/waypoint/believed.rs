@@ -2,20 +2,15 @@
 //! server that hands over to it, and nobody else. The peer is the tests' own, with whatever certificate.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
-use k8s_openapi::api::core::v1::{Pod as PodObject, Secret};
-use kube::Api;
-use kube::api::ListParams;
 
-use super::{NAME, SOON, policy};
-use crate::authority;
-use crate::hbone::client::Seen;
+use super::{NAME, SOON, policy, waypoints};
+use crate::mesh::eventually;
 use crate::mesh::standard::Standard;
-use crate::mesh::{Mesh, eventually};
 use crate::programs::port;
 use crate::report::Report;
+use crate::suites::asking::{Wish, ask, refused};
 
 /// The one client that is allowed.
 const FRIEND: &str = "spiffe://cluster.local/ns/sidecar/sa/client";
@@ -34,7 +29,8 @@ pub(super) async fn run(standard: &Standard, report: &mut Report) -> anyhow::Res
     let server = standard.server("ambient", "n2")?;
     policy(mesh, "ambient", Some(POLICY)).await?;
     let application = server.at(port::TCP);
-    let waypoint = SocketAddr::new(waypoint_address(mesh).await?, 15008);
+    let waypoints = waypoints(standard, "ambient").await?;
+    let waypoint = waypoints.first().context("the waypoint has no pod")?.at(15008);
     let plane = SocketAddr::new(application.ip(), 15008);
     let knocks = |friend_by_guard| {
         let knock = |who, identity, claims, let_in| Knock {
@@ -105,9 +101,14 @@ async fn knocked(
     application: SocketAddr,
     knock: &Knock<'_>,
 ) -> anyhow::Result<&'static str> {
-    let credentials = certificate(&standard.mesh, knock.identity).await?;
+    let folder = knock.identity.replace([':', '/'], "-");
+    let (authority, claim) = (application.to_string(), format!("trefoil-peer={FRIEND}"));
+    let headers: &[&str] = if knock.claims { &[&claim] } else { &[] };
+    let credentials = standard.mesh.forged(&folder, &[knock.identity]).await?;
     eventually(SOON, async || {
-        let seen = tunnel(standard, listener, application, &credentials, knock.claims).await?;
+        let seen = standard
+            .tunnel(listener, &authority, &credentials, headers)
+            .await?;
         let through = seen.status == Some(200) && seen.line.is_some();
         ensure!(through == knock.let_in, "{seen:?}");
         // Bytes are decided about once it is known that they are no HTTP: the stream is open by then, and reset.
@@ -125,65 +126,6 @@ async fn knocked(
     .await
 }
 
-/// A tunnel of our own, from where no plane is in the way.
-async fn tunnel(
-    standard: &Standard,
-    listener: SocketAddr,
-    application: SocketAddr,
-    credentials: &Path,
-    claims: bool,
-) -> anyhow::Result<Seen> {
-    let (to, authority) = (listener.to_string(), application.to_string());
-    let claim = format!("trefoil-peer={FRIEND}");
-    let folder = credentials.to_string_lossy();
-    let mut arguments = vec![
-        "hbone-call",
-        "--to",
-        &to,
-        "--authority",
-        &authority,
-        "--credentials",
-        &folder,
-    ];
-    if claims {
-        arguments.extend(["--header", &claim]);
-    }
-    standard
-        .mesh
-        .program_in(standard.client("none")?, &arguments)
-        .await
-}
-
-/// A certificate of whatever name, signed with the mesh's own key, as only an administrator could.
-async fn certificate(mesh: &Mesh, identity: &str) -> anyhow::Result<PathBuf> {
-    let secrets: Api<Secret> = Api::namespaced(mesh.client().await?, "trefoil-system");
-    let data = secrets.get("trefoil-ca").await?.data.unwrap_or_default();
-    let read = |key: &str| {
-        let content = data.get(key).with_context(|| format!("no {key} in the secret"))?;
-        anyhow::Ok(String::from_utf8(content.0.clone())?)
-    };
-    let out = mesh.scratch()?.join(identity.replace([':', '/'], "-"));
-    authority::signed_by(
-        &[identity.to_owned()],
-        &read("ca-cert.pem")?,
-        &read("ca-key.pem")?,
-        &mesh.root(),
-        &out,
-    )?;
-    Ok(out)
-}
-
-async fn waypoint_address(mesh: &Mesh) -> anyhow::Result<std::net::IpAddr> {
-    let pods: Api<PodObject> = Api::namespaced(mesh.client().await?, "ambient");
-    let of_waypoint = ListParams::default().labels(&format!("gateway.networking.k8s.io/gateway-name={NAME}"));
-    let pods = pods.list(&of_waypoint).await?;
-    let status = pods.items.first().and_then(|pod| pod.status.as_ref());
-    let address = status
-        .and_then(|status| status.pod_ip.as_ref())
-        .context("the waypoint has no address")?;
-    Ok(address.parse()?)
-}
-
 /// A token of the waypoint's account that is bound to another pod gets no certificate.
 async fn impostor(standard: &Standard) -> anyhow::Result<String> {
     let mesh = &standard.mesh;
@@ -198,29 +140,12 @@ async fn impostor(standard: &Standard) -> anyhow::Result<String> {
     let Ok(token) = token else {
         return Ok("not even a token".into());
     };
-    let (control_plane, root) = (mesh.control_plane(), mesh.root());
-    let out = mesh.scratch()?.join("impostor");
-    let (token, root, out) = (
-        token.to_string_lossy(),
-        root.to_string_lossy(),
-        out.to_string_lossy(),
-    );
     let uri = format!("spiffe://cluster.local/ns/ambient/sa/{NAME}");
-    let arguments = [
-        "certificate",
-        "--control-plane",
-        &control_plane,
-        "--token",
-        &token,
-        "--root",
-        &root,
-        "--out",
-        &out,
-        "--uri",
-        &uri,
-    ];
-    match mesh.program_at(&mesh.lan(), &arguments).await? {
-        authority::Answer::Refused { code, message } => Ok(format!("{code}: {message}")),
-        authority::Answer::Signed(uris) => anyhow::bail!("signed for {uris:?}"),
-    }
+    let wish = Wish {
+        token,
+        uris: vec![&uri],
+        impersonate: None,
+    };
+    let (answer, _) = ask(standard, "impostor", &wish).await?;
+    refused(&answer)
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use rustix::process::Signal;
 
-use super::{NAME, make, virtual_address};
+use super::{NAME, make, virtual_address, waypoints};
 use crate::mesh::eventually;
 use crate::mesh::processes::signal;
 use crate::mesh::standard::Standard;
@@ -123,24 +123,15 @@ async fn scale(standard: &Standard, replicas: usize) -> anyhow::Result<()> {
     ];
     standard.mesh.ctl(&arguments).await?;
     eventually(Duration::from_secs(30), async || {
-        let running = waypoints(standard).await?.len();
+        let running = waypoints(standard, "ambient").await?.len();
         ensure!(running == replicas, "{running} processes");
         Ok(())
     })
     .await
 }
 
-/// Process ids of the namespace's waypoints.
-async fn waypoints(standard: &Standard) -> anyhow::Result<Vec<u32>> {
-    let pods = standard.mesh.pods("ambient").await?;
-    let ours = pods.into_iter().filter(|pod| pod.name.starts_with(NAME));
-    Ok(ours.filter_map(|pod| pod.sidecar).collect())
-}
-
 async fn kill_one(standard: &Standard) -> anyhow::Result<()> {
-    let running = waypoints(standard).await?;
-    signal(
-        *running.first().context("no process of a waypoint")?,
-        Signal::KILL,
-    )
+    let running = waypoints(standard, "ambient").await?;
+    let process = running.first().and_then(|pod| pod.sidecar);
+    signal(process.context("no process of a waypoint")?, Signal::KILL)
 }

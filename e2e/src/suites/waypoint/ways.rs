@@ -20,6 +20,9 @@ const POLICY: &str = "{action: Allow, rules: [\
     {from: [{principals: [cluster.local/ns/sidecar/sa/client]}], to: [{methods: [POST], paths: [/]}]}, \
     {from: [{principals: [cluster.local/ns/ambient/sa/client]}], to: [{paths: [/trefoil.test.Echo/*]}]}]}";
 
+/// PERMISSION_DENIED.
+const DENIED: &str = "grpc-status 7";
+
 const PROTOCOLS: [Protocol; 4] = [Protocol::H1, Protocol::H2, Protocol::Grpc, Protocol::Tcp];
 
 /// Whether the policy allows it. Bytes are no request: nobody may send them.
@@ -142,14 +145,17 @@ fn as_wanted(calls: &Calls, wanted: bool) -> anyhow::Result<()> {
         "{:?}",
         calls.outcomes
     );
-    if !wanted && matches!(calls.target.protocol, Protocol::H1 | Protocol::H2) {
-        let answered = |outcome: &Outcome| matches!(outcome, Outcome::Failed(said) if said.contains("403"));
-        ensure!(
-            calls.outcomes.iter().all(answered),
-            "not refused with 403: {:?}",
-            calls.outcomes
-        );
-    }
+    let refusal = match calls.target.protocol {
+        Protocol::H1 | Protocol::H2 => "403",
+        Protocol::Grpc => DENIED,
+        Protocol::Tcp | Protocol::Greeting => return Ok(()),
+    };
+    let answered = |outcome: &Outcome| matches!(outcome, Outcome::Failed(said) if said.contains(refusal));
+    ensure!(
+        wanted || calls.outcomes.iter().all(answered),
+        "not refused with {refusal}: {:?}",
+        calls.outcomes
+    );
     Ok(())
 }
 
@@ -157,6 +163,7 @@ fn word(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Served(_) => "✓".into(),
         Outcome::Failed(said) if said.contains("403") => "403".into(),
+        Outcome::Failed(said) if said.contains(DENIED) => DENIED.into(),
         Outcome::Failed(_) => "denied".into(),
         Outcome::Reset | Outcome::Closed => "reset".into(),
         other => format!("{other:?}"),
