@@ -50,7 +50,9 @@ pub(super) fn start(client: &Client, events: &mpsc::Sender<Event>, stop: &Cancel
     all.policies::<AuthorizationPolicy>(Kind::Authorization, Change::Authorization);
     all.policies::<PeerAuthentication>(Kind::PeerAuthentication, Change::PeerAuthentication);
     all.gateways("v1", "Gateway", Kind::Gateway, |key, object| {
-        Change::Gateway(key, object.map(Into::into))
+        // One whose pods are being removed before it is not there for its clients any more.
+        let stays = |object: &&DynamicObject| object.metadata.deletion_timestamp.is_none();
+        Change::Gateway(key, object.filter(stays).map(Into::into))
     });
     all.gateways("v1", "GatewayClass", Kind::GatewayClass, |key, object| {
         Change::GatewayClass(key.name, object.map(Into::into))
