@@ -19,7 +19,7 @@ use crate::report::Report;
 /// How many checks it makes.
 pub(super) const CHECKS: usize = 14;
 /// Where it is put on the first node.
-const PROGRAM: &str = "/root/trefoilctl";
+pub(super) const PROGRAM: &str = "/root/trefoilctl";
 
 pub(super) async fn run(cluster: &Cluster, report: &mut Report) -> anyhow::Result<()> {
     install(&cluster.script).await?;

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 
 use super::cluster::Cluster;
-use super::ctl::told;
+use super::ctl::{PROGRAM, told};
 use crate::mesh::eventually;
 use crate::programs::call::{Calls, Target};
 use crate::programs::port;
@@ -18,10 +18,17 @@ mod admission;
 mod lifetime;
 
 /// How many checks it makes.
-pub(super) const CHECKS: usize = 15 + admission::CHECKS + lifetime::CHECKS;
+pub(super) const CHECKS: usize = 16 + admission::CHECKS + lifetime::CHECKS;
 /// How long what was applied may take to be in force everywhere.
 const SOON: Duration = Duration::from_secs(20);
 const CLIENTS: [&str; 3] = ["none", "sidecar", "ambient"];
+
+const CLASS: &str = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {name: trefoil-waypoint}
+spec: {controllerName: trefoil.dev/gateway-controller}
+";
 
 /// Two versions of a service, in a namespace whose pods may do nothing special.
 const SHOP: &str = "
@@ -63,6 +70,9 @@ pub(super) async fn run(cluster: &Cluster, report: &mut Report) -> anyhow::Resul
         "the Gateway API is noticed when it comes after the mesh",
         noticed(cluster).await,
     );
+    let without = without_a_class(cluster).await;
+    report.check("trefoilctl waypoint apply says what is missing", without);
+    cluster.apply(CLASS).await?;
     cluster.apply(SHOP).await?;
     for (version, node) in [("v1", "n1"), ("v2", "n2")] {
         let version = VERSION.replace("VERSION", version).replace("NODE", node);
@@ -131,6 +141,27 @@ async fn noticed(cluster: &Cluster) -> anyhow::Result<String> {
     Ok("5 kinds were missing, each said once; the class is accepted without a restart".into())
 }
 
+/// Nobody would make it: said at once, and nothing is left behind.
+async fn without_a_class(cluster: &Cluster) -> anyhow::Result<String> {
+    cluster
+        .kubectl(&["delete", "gatewayclass", "trefoil-waypoint"])
+        .await?;
+    let apply = [PROGRAM, "waypoint", "apply", "--namespace", "ambient"];
+    let Err(error) = cluster.on("n1", &apply, None).await else {
+        bail!("it says that it was made");
+    };
+    let said = format!("{error:#}");
+    ensure!(
+        said.contains("there is no GatewayClass trefoil-waypoint"),
+        "{said}"
+    );
+    let left = cluster
+        .kubectl(&["get", "gateways", "-n", "ambient", "-o", "name"])
+        .await?;
+    ensure!(left.is_empty(), "left: {left}");
+    Ok(said.rsplit("trefoilctl: ").next().unwrap_or_default().to_owned())
+}
+
 /// What is asked for is there, and is what is said of it.
 async fn made(cluster: &Cluster) -> anyhow::Result<String> {
     let shown = told(cluster, &["waypoint", "apply", "--namespace", "shop"]).await?;
@@ -168,7 +199,7 @@ async fn known_by_identity(cluster: &Cluster, client: &str, web: Target) -> anyh
         let calls = cluster.call(client, web, 20).await?;
         for outcome in &calls.outcomes {
             let Outcome::Served(answer) = outcome else {
-                anyhow::bail!("{outcome:?}");
+                bail!("{outcome:?}");
             };
             let told = answer.certificate.as_deref();
             let right = match &identity {

@@ -191,7 +191,7 @@ async fn commands(cluster: &Cluster, report: &mut Report) -> anyhow::Result<()> 
         (
             "another image in a waypoint's Deployment",
             &["set", "image", "deployment/waypoint", image],
-            "waypoint",
+            runs,
         ),
         ("a container that is put into a waypoint's pod", &debug, runs),
         (

@@ -14,7 +14,7 @@ use crate::programs::load::Tally;
 use crate::report::Report;
 
 /// How many checks it makes.
-pub(super) const CHECKS: usize = 4;
+pub(super) const CHECKS: usize = 5;
 /// How long a load may take, beyond what it gives itself.
 const LIMIT: Duration = Duration::from_secs(120);
 const OWN: &str = "gateway.networking.k8s.io/gateway-name=waypoint";
@@ -38,6 +38,15 @@ pub(super) async fn run(cluster: &Cluster, report: &mut Report, web: Target) -> 
         "a waypoint is removed under load",
         removing.await.and_then(|tallies| unharmed(&tallies)),
     );
+    let again = told(cluster, &["waypoint", "apply", "--namespace", "shop"]).await;
+    report.check(
+        "a waypoint of the name of one that goes is made",
+        again.and_then(|shown| {
+            ensure!(shown["programmed"] == true, "{shown}");
+            Ok("programmed")
+        }),
+    );
+    told(cluster, &["waypoint", "delete", "--namespace", "shop"]).await?;
     report.check("nothing of a waypoint outlives its Gateway", gone(cluster).await);
     Ok(())
 }
