@@ -157,15 +157,6 @@ impl Kind {
         Self::ReferenceGrant,
         Self::MeshConfig,
     ];
-
-    /// Whether a cluster may not have the kind at all: those of the Gateway API are installed apart.
-    #[must_use]
-    pub fn may_be_absent(self) -> bool {
-        matches!(
-            self,
-            Self::Gateway | Self::GatewayClass | Self::HttpRoute | Self::GrpcRoute | Self::ReferenceGrant
-        )
-    }
 }
 
 /// What the label `app` of control planes' pods says.

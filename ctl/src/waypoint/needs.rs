@@ -15,7 +15,7 @@ pub(super) async fn met(client: &Client, to_be_made: bool) -> anyhow::Result<()>
     let classes = Kind::named("gatewayclasses")?.api(client, None);
     let classes = match classes.list(&ListParams::default()).await {
         Err(kube::Error::Api(status)) if status.code == 404 => anyhow::bail!(
-            "this cluster has no Gateway API, by which waypoints are asked for: install its standard definitions (`kubectl apply --server-side -f standard-install.yaml` of a release from v1.1 on) and GatewayClass {WAYPOINT_CLASS} of the mesh's manifests; the control plane notices within a minute"
+            "this cluster has no Gateway API, by which waypoints are asked for: install its standard definitions (`kubectl apply --server-side -f standard-install.yaml` of a release from v1.1 on) and GatewayClass {WAYPOINT_CLASS} of the mesh's manifests; the control plane notices within half a minute"
         ),
         classes => classes?,
     };

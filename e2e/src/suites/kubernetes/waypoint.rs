@@ -125,6 +125,8 @@ async fn noticed(cluster: &Cluster) -> anyhow::Result<String> {
     let said = cluster.kubectl(&logs).await?;
     let absent = said.matches("not a kind of this cluster yet").count();
     ensure!(absent == 5, "it said {absent} times that a kind is not there");
+    // Asking in vain would be told by the client's library.
+    ensure!(!said.contains("404"), "it asked for what is not there: {said}");
     let restarts = "jsonpath={.items[*].status.containerStatuses[*].restartCount}";
     let get = [
         "get",
