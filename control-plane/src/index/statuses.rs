@@ -195,7 +195,11 @@ fn gateway_status(gateway: &Gateway, programmed: &Result<ObjectKey, NotProgramme
             };
             condition("Accepted", false, reason, error.to_string(), generation)
         }
-        _ => condition("Accepted", true, "Accepted", "understood whole", generation),
+        _ => {
+            let fault = gateway.replicas().err();
+            let message = fault.map_or_else(|| "understood whole".into(), |fault| fault.to_string());
+            condition("Accepted", true, "Accepted", message, generation)
+        }
     };
     let in_force = match programmed {
         Ok(_) => condition(

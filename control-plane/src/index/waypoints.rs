@@ -240,7 +240,7 @@ impl Index {
             Some(Deployable {
                 key: key.clone(),
                 uid: gateway.uid.clone(),
-                replicas: gateway.replicas.as_ref().and_then(|text| text.parse().ok()),
+                replicas: gateway.replicas().unwrap_or_default(),
                 classed,
             })
         })

@@ -86,7 +86,7 @@ pub(super) fn start(client: &Client, events: &mpsc::Sender<Event>, stop: &Cancel
 /// How often a kind is looked for that is not there.
 const LOOK: Duration = Duration::from_secs(15);
 
-/// The same of a kind without which nothing is served.
+/// The same where it has to be there, or is not known to be absent.
 const SOON: Duration = Duration::from_secs(2);
 
 struct Watches<'a> {
@@ -142,6 +142,7 @@ impl Watches<'_> {
         tokio::spawn(self.stop.clone().run_until_cancelled_owned(async move {
             let mut absent = false;
             loop {
+                let mut pause = LOOK;
                 match is_served(&client, &resource).await {
                     Ok(true) => {
                         absent = false;
@@ -160,10 +161,11 @@ impl Watches<'_> {
                     }
                     Ok(false) => {}
                     Err(error) => {
-                        tracing::warn!(?kind, %error, "the API does not say whether it has the kind")
+                        tracing::warn!(?kind, %error, "the API does not say whether it has the kind");
+                        pause = SOON;
                     }
                 }
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(pause).await;
             }
         }));
     }

@@ -28,6 +28,11 @@ pub struct Gateway {
     pub status: Value,
 }
 
+/// An annotation that is not a number.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("annotation {name}: {0:?} is not a number of pods: their number is left as it is", name = annotation::REPLICAS)]
+pub struct NotReplicas(String);
+
 /// Of a listener of a Gateway.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Listener {
@@ -112,6 +117,16 @@ impl From<&DynamicObject> for Gateway {
             generation: object.metadata.generation.unwrap_or_default(),
             status: object.data["status"].clone(),
         }
+    }
+}
+
+impl Gateway {
+    /// How many pods it is to have, if it says so.
+    pub fn replicas(&self) -> Result<Option<u32>, NotReplicas> {
+        let Some(said) = &self.replicas else {
+            return Ok(None);
+        };
+        said.parse().map(Some).map_err(|_| NotReplicas(said.clone()))
     }
 }
 

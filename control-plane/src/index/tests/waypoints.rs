@@ -346,6 +346,17 @@ fn waypoints_that_are_understood_are_to_have_pods() {
             .map(|(name, replicas)| (name.to_owned(), replicas, classed))
     };
     assert_eq!(deployables(&index), wanted(false));
+    let accepted = |name: &str| {
+        let mut all = index.statuses().filter(|one| one.kind == StatusKind::Gateway);
+        let status = all.find(|one| one.key == key(name)).expect("a status");
+        status.wanted["conditions"][0]["message"].to_string()
+    };
+    assert_eq!(accepted("x"), "\"understood whole\"");
+    assert!(
+        accepted("y").contains("is not a number of pods"),
+        "{}",
+        accepted("y")
+    );
     index.apply(class("example.org/edge"));
     index.flush();
     assert_eq!(deployables(&index), wanted(false));

@@ -180,6 +180,13 @@ async fn made(cluster: &Cluster) -> anyhow::Result<String> {
             .all(|kind| objects.contains(&format!("{kind}waypoint"))),
         "{objects:?}"
     );
+    let status = told(cluster, &["status"]).await?;
+    let planes = status["planes"].as_array().context("no planes")?;
+    let ready = |plane: &&Value| plane["role"] == "waypoint" && plane["ready"] == true;
+    ensure!(
+        planes.iter().filter(ready).count() == 1,
+        "trefoilctl status: {status}"
+    );
     let address = shown["address"].as_str().context("no address")?;
     Ok(format!("{} at {address}", objects.join(", ")))
 }

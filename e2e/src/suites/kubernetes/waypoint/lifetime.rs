@@ -17,7 +17,7 @@ use crate::programs::load::Tally;
 use crate::report::Report;
 
 /// How many checks it makes.
-pub(super) const CHECKS: usize = 6;
+pub(super) const CHECKS: usize = 7;
 /// How long a load may take, beyond what it gives itself.
 const LIMIT: Duration = Duration::from_secs(120);
 /// Requests that a process may have had in its hands.
@@ -57,6 +57,10 @@ pub(super) async fn run(cluster: &Cluster, report: &mut Report, web: Target) -> 
             Ok("programmed")
         }),
     );
+    report.check(
+        "trefoilctl waypoint scale decides where it was used",
+        stated(cluster).await,
+    );
     told(cluster, &["waypoint", "delete", "--namespace", "shop"]).await?;
     report.check("nothing of a waypoint outlives its Gateway", gone(cluster).await);
     Ok(())
@@ -85,6 +89,26 @@ async fn scaled(cluster: &Cluster) -> anyhow::Result<String> {
     let shown = told(cluster, &["waypoint", "status", "--namespace", "shop"]).await?;
     ensure!(shown["replicas"] == 2, "{shown}");
     Ok("2 pods on 2 nodes".into())
+}
+
+/// What a Gateway says of replicas is so, whatever its Deployment said.
+async fn stated(cluster: &Cluster) -> anyhow::Result<String> {
+    let scale = ["waypoint", "scale", "--namespace", "shop", "--replicas", "3"];
+    told(cluster, &scale).await?;
+    eventually(Duration::from_secs(10), async || {
+        let get = [
+            "get",
+            "-n",
+            "shop",
+            "deployment/waypoint",
+            "-o",
+            "jsonpath={.spec.replicas}",
+        ];
+        let replicas = cluster.kubectl(&get).await?;
+        ensure!(replicas == "3", "{replicas} replicas");
+        Ok("3 replicas".to_owned())
+    })
+    .await
 }
 
 /// Two loads around something that is done: a connection for each request, and long-lived ones.
