@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use kube::Api;
 use kube::api::{DynamicObject, Patch, PatchParams};
+use kube::{Api, ResourceExt};
 use tokio::time::MissedTickBehavior;
 use trefoil_api::names::{GATEWAY_CONTROLLER, WAYPOINT_CLASS};
 
@@ -146,23 +146,30 @@ impl Deployer {
         let api = |one: &Wanted| -> Api<DynamicObject> {
             Api::namespaced_with(self.upkeep.client.clone(), &key.namespace, &one.kind)
         };
+        let mut versions = Vec::new();
         for one in wanted {
             let found = api(one).get_metadata_opt(&key.name).await;
             let (kind, key) = (one.kind.kind.clone(), key.clone());
             let found = found.map_err(|error| Hindrance::api(&kind, &key, error))?;
-            match found.map(|found| deployment::owner(&found.metadata, &waypoint.uid)) {
+            let owner = found
+                .as_ref()
+                .map(|found| deployment::owner(&found.metadata, &waypoint.uid));
+            versions.push(found.and_then(|found| found.resource_version()));
+            match owner {
                 None | Some(Owner::Ours) => {}
                 Some(Owner::Earlier) => return Err(Hindrance::Earlier { kind, key }),
                 Some(Owner::Foreign) => return Err(Hindrance::Foreign { kind, key }),
             }
         }
         let parameters = PatchParams::apply(FIELD_MANAGER).force();
-        for one in wanted {
+        for (one, version) in wanted.iter().zip(versions) {
             let patch = Patch::Apply(&one.object);
             let written = api(one).patch(&key.name, &parameters, &patch).await;
-            written.map_err(|error| Hindrance::api(&one.kind.kind, key, error))?;
+            let written = written.map_err(|error| Hindrance::api(&one.kind.kind, key, error))?;
+            if written.resource_version() != version {
+                tracing::info!(waypoint = %key, kind = one.kind.kind, "written");
+            }
         }
-        tracing::info!(waypoint = %key, "its objects are as they are to be");
         Ok(())
     }
 
