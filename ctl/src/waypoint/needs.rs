@@ -10,6 +10,9 @@ use trefoil_api::names::{GATEWAY_CONTROLLER, WAYPOINT_CLASS, label};
 
 use crate::kinds::Kind;
 
+#[cfg(test)]
+mod tests;
+
 /// That there are Gateways, and, where they are to be made, somebody who makes them.
 pub(super) async fn met(client: &Client, to_be_made: bool) -> anyhow::Result<()> {
     let classes = Kind::named("gatewayclasses")?.api(client, None);
