@@ -14,6 +14,8 @@ pub mod label {
     pub const WAYPOINT_FOR: &str = "trefoil.dev/waypoint-for";
     /// Ties pods, service accounts and services to the Gateway that they are made for.
     pub const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
+    /// Says of an object of a waypoint, its pods included, who made it: [`super::MANAGER`]. Nobody else may.
+    pub const MANAGED_BY: &str = "trefoil.dev/managed-by";
     /// Locality of a node.
     pub const REGION: &str = "topology.kubernetes.io/region";
     /// Locality of a node.
@@ -94,6 +96,8 @@ pub mod port {
 pub mod uid {
     /// The sidecar's: its own traffic is exempt from redirection by it.
     pub const SIDECAR: u32 = 15008;
+    /// The waypoint's, on Kubernetes.
+    pub const WAYPOINT: u32 = 15009;
     /// The first of the workers', one each.
     pub const FIRST_WORKER: u32 = 15100;
 }
@@ -144,6 +148,10 @@ pub const CLUSTER_ID: &str = "Kubernetes";
 pub const WAYPOINT_CLASS: &str = "trefoil-waypoint";
 /// Who answers for Gateways of Trefoil's classes.
 pub const GATEWAY_CONTROLLER: &str = "trefoil.dev/gateway-controller";
+/// Value of [`label::MANAGED_BY`].
+pub const MANAGER: &str = "gateway-controller";
+/// Name of the container of a waypoint's pod.
+pub const WAYPOINT_CONTAINER: &str = "trefoil-waypoint";
 /// Name of the injected sidecar container.
 pub const SIDECAR_CONTAINER: &str = "trefoil-sidecar";
 

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::ca::{self, Keeper};
+use crate::deployment;
 use crate::objects::Objects;
 use crate::serve::admin::{self, Admin, LogLevel};
 use crate::serve::agents::{ABSENCE, Agents, Presence};
@@ -24,6 +25,7 @@ use crate::serve::listener::{self, Shown};
 use crate::serve::metrics::Metrics;
 use crate::serve::stubs;
 use crate::serve::xds::{Discovery, Hub};
+use crate::upkeep::Upkeep;
 
 /// The largest request: a client that reconnects names all that it holds.
 const REQUEST_BYTES: usize = 64 << 20;
@@ -41,6 +43,8 @@ pub struct Options {
     pub webhook_listen: Option<SocketAddr>,
     /// The image of injected sidecars.
     pub sidecar_image: String,
+    /// What waypoints' pods are made by.
+    pub waypoint: deployment::Settings,
     /// Unless the mesh configuration says otherwise.
     pub trust_domain: String,
     /// Tokens for these are accepted.
@@ -120,7 +124,7 @@ impl ControlPlane {
         let address = parts.grpc(&options).await?;
         let metrics_address = parts.admin(&options).await?;
         let webhook_address = parts.webhook(&options).await?;
-        parts.keep();
+        parts.keep(&options);
         tracing::info!(%address, %metrics_address, ?webhook_address, "the control plane serves");
         Ok(Self {
             address,
@@ -280,14 +284,13 @@ impl Parts {
     }
 
     /// Everything that is kept true in the background.
-    fn keep(&self) {
+    fn keep(&self, options: &Options) {
         let (shown, keeper, stop) = (self.shown.clone(), self.keeper.clone(), self.stop.clone());
         self.tasks.spawn(async move { shown.keep(&keeper, &stop).await });
-        let upkeep = crate::upkeep::Upkeep {
-            client: self.client.clone(),
-            keeper: self.keeper.clone(),
-            overview: self.objects.overview(),
-        };
+        let upkeep = Upkeep::new(self.client.clone(), self.keeper.clone(), self.objects.clone());
+        let waypoints = upkeep.clone().deploy_waypoints(options.waypoint.clone());
+        self.tasks
+            .spawn(self.stop.clone().run_until_cancelled_owned(waypoints));
         let stop = self.stop.clone();
         self.tasks.spawn(
             stop.clone()

@@ -105,6 +105,17 @@ pub(crate) struct Run {
         value_name = "IMAGE"
     )]
     pub(crate) sidecar_image: String,
+    /// The image of waypoints.
+    #[arg(
+        long,
+        env = "TREFOIL_WAYPOINT_IMAGE",
+        default_value = "trefoil/waypoint:latest",
+        value_name = "IMAGE"
+    )]
+    pub(crate) waypoint_image: String,
+    /// When the image of waypoints is pulled; unless given, the API server decides.
+    #[arg(long, env = "TREFOIL_WAYPOINT_PULL_POLICY", value_parser = ["Always", "IfNotPresent", "Never"])]
+    pub(crate) waypoint_pull_policy: Option<String>,
     /// After this many seconds a graceful stop is over.
     #[arg(
         long,

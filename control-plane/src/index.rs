@@ -40,6 +40,7 @@ use routes::RouteKey;
 pub use routes::{RouteEntry, RouteKind};
 use snapshot::{Changes, Snapshot};
 pub use statuses::{ObjectStatus, StatusKind};
+pub use waypoints::Deployable;
 use waypoints::Waypoint;
 
 /// Namespace and name of an object.
@@ -89,6 +90,8 @@ pub enum Change {
     PeerAuthentication(ObjectKey, Option<PolicyObject>),
     /// A Gateway.
     Gateway(ObjectKey, Option<Gateway>),
+    /// Why what a waypoint consists of cannot be made.
+    Hindered(ObjectKey, Option<String>),
     /// A GatewayClass, by name.
     GatewayClass(String, Option<GatewayClass>),
     /// A route.
@@ -154,15 +157,6 @@ impl Kind {
         Self::ReferenceGrant,
         Self::MeshConfig,
     ];
-
-    /// Whether a cluster may not have the kind at all: those of the Gateway API are installed apart.
-    #[must_use]
-    pub fn may_be_absent(self) -> bool {
-        matches!(
-            self,
-            Self::Gateway | Self::GatewayClass | Self::HttpRoute | Self::GrpcRoute | Self::ReferenceGrant
-        )
-    }
 }
 
 /// What the label `app` of control planes' pods says.
@@ -187,6 +181,7 @@ pub struct Index {
     peer_authentication: BTreeMap<ObjectKey, Entry<PeerAuthenticationSpec>>,
     gateways: BTreeMap<ObjectKey, Gateway>,
     gateway_classes: BTreeMap<String, GatewayClass>,
+    hindrances: BTreeMap<ObjectKey, String>,
     routes: BTreeMap<RouteKey, RouteEntry>,
     grants: BTreeMap<ObjectKey, ReferenceGrant>,
     /// By node, then by uid of the pod. A node that never reported is absent.
@@ -257,6 +252,7 @@ impl Index {
             peer_authentication: BTreeMap::new(),
             gateways: BTreeMap::new(),
             gateway_classes: BTreeMap::new(),
+            hindrances: BTreeMap::new(),
             routes: BTreeMap::new(),
             grants: BTreeMap::new(),
             placements: BTreeMap::new(),

@@ -2,8 +2,10 @@
 
 pub mod assemble;
 pub mod ca;
+pub mod deployment;
 pub mod index;
 pub mod objects;
+mod plane_pod;
 pub mod serve;
 pub mod translate;
 pub mod upkeep;

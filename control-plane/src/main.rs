@@ -17,6 +17,7 @@ use tracing_subscriber::prelude::*;
 use tracing_subscriber::{EnvFilter, fmt, reload};
 use trefoil_api::crd::{AuthorizationPolicy, PeerAuthentication};
 use trefoil_control_plane::assemble::{ControlPlane, Options};
+use trefoil_control_plane::deployment::Settings;
 use trefoil_control_plane::serve::admin::LogLevel;
 use trefoil_embedded_api::{self as embedded, EmbeddedConfig};
 
@@ -57,6 +58,10 @@ async fn run(flags: Run) -> anyhow::Result<()> {
         admin_socket: Some(flags.admin_socket.clone()),
         webhook_listen: Some(flags.webhook_listen),
         sidecar_image: flags.sidecar_image.clone(),
+        waypoint: Settings {
+            image: flags.waypoint_image.clone(),
+            pull_policy: flags.waypoint_pull_policy.clone(),
+        },
         trust_domain: flags.trust_domain.clone(),
         token_audiences: flags.audiences(),
         node_accounts: flags.node_accounts(),

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use trefoil_api::names::{MESH_CONFIG, MESH_NAMESPACE};
 
 use crate::index::snapshot::ResourceKind;
-use crate::index::{Change, Index, Kind, ObjectKey, ObjectStatus, PolicyReport};
+use crate::index::{Change, Deployable, Index, Kind, ObjectKey, ObjectStatus, PolicyReport};
 use crate::serve::certificates::Mesh;
 use crate::serve::metrics::{Metrics, TypeLabel};
 use crate::serve::xds::Hub;
@@ -49,6 +49,9 @@ pub struct Overview {
     #[serde(skip)]
     /// What became of the policies.
     pub reports: Arc<Vec<PolicyReport>>,
+    /// The waypoints that are to have pods.
+    #[serde(skip)]
+    pub waypoints: Arc<Vec<Deployable>>,
     /// What is to be said in the status of the Gateway API's objects.
     #[serde(skip)]
     pub statuses: Arc<Vec<ObjectStatus>>,
@@ -221,6 +224,7 @@ impl Task {
             replicas: self.index.replicas(),
             findings: self.index.findings().collect(),
             reports: Arc::new(self.index.reports().cloned().collect()),
+            waypoints: Arc::new(self.index.deployables().collect()),
             statuses: Arc::new(self.index.statuses().cloned().collect()),
         };
         self.overview.send_if_modified(|known| {

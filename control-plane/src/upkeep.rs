@@ -1,6 +1,7 @@
 //! What the control plane keeps true in the cluster: the roots in every namespace and in the webhook
-//! configurations, and the status of policies. Statuses are written by one replica at a time.
+//! configurations, the status of policies, and what waypoints consist of. One replica at a time writes the last two.
 
+mod deployer;
 mod lease;
 mod status;
 mod webhooks;
@@ -11,7 +12,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::ca::Keeper;
-use crate::objects::Overview;
+use crate::objects::{Objects, Overview};
+use lease::Election;
 
 /// How often everything is looked at again, in case that somebody else changed it.
 const AGAIN: Duration = Duration::from_secs(60);
@@ -23,15 +25,26 @@ const RELOAD: Duration = Duration::from_secs(30);
 /// See the module.
 #[derive(Clone)]
 pub struct Upkeep {
-    /// The API.
-    pub client: kube::Client,
-    /// The roots.
-    pub keeper: Keeper,
-    /// Namespaces and policies.
-    pub overview: watch::Receiver<Arc<Overview>>,
+    client: kube::Client,
+    keeper: Keeper,
+    objects: Objects,
+    overview: watch::Receiver<Arc<Overview>>,
+    election: Election,
 }
 
 impl Upkeep {
+    /// Of what is seen through these.
+    #[must_use]
+    pub fn new(client: kube::Client, keeper: Keeper, objects: Objects) -> Self {
+        Self {
+            election: Election::new(client.clone()),
+            overview: objects.overview(),
+            client,
+            keeper,
+            objects,
+        }
+    }
+
     /// Puts the roots into every namespace, also into new ones, and follows the operator's changes of them.
     pub async fn hand_out_roots(mut self) {
         let mut served = std::collections::BTreeSet::new();

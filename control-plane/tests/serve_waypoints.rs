@@ -163,14 +163,17 @@ async fn the_account_of_a_waypoint_is_for_its_own_pods_alone() {
     create(&objects(&mesh, "Gateway", Some("shop")), gateway()).await;
     mesh.pod("shop", "waypoint-1", "waypoint", "n1", "10.0.1.5").await;
     mesh.pod("shop", "thief", "waypoint", "n1", "10.0.1.6").await;
+    mesh.pod("shop", "pretender", "waypoint", "n1", "10.0.1.8").await;
     mesh.pod("shop", "web-0", "web", "n1", "10.0.1.7").await;
     mesh.pod("trefoil-system", "node-1", "trefoil-node", "n1", "10.0.1.2")
         .await;
     let pods: Api<Pod> = Api::namespaced(mesh.client.clone(), "shop");
-    let own = json!({"metadata": {"labels": {"gateway.networking.k8s.io/gateway-name": "waypoint"}}});
-    // A pod that only says so runs under another account.
-    for pod in ["waypoint-1", "web-0"] {
-        pods.patch(pod, &PatchParams::default(), &Patch::Merge(&own))
+    let named = json!({"gateway.networking.k8s.io/gateway-name": "waypoint"});
+    let made = json!({"gateway.networking.k8s.io/gateway-name": "waypoint", "trefoil.dev/managed-by": "gateway-controller"});
+    // A pod that only says so runs under another account, or was made by somebody else.
+    for (pod, labels) in [("waypoint-1", &made), ("web-0", &made), ("pretender", &named)] {
+        let patch = json!({"metadata": {"labels": labels}});
+        pods.patch(pod, &PatchParams::default(), &Patch::Merge(&patch))
             .await
             .unwrap();
     }
@@ -191,6 +194,11 @@ async fn the_account_of_a_waypoint_is_for_its_own_pods_alone() {
             token("shop", "waypoint", Some("thief")).await,
             None,
         ),
+        (
+            "a pod of the account that somebody else made",
+            token("shop", "waypoint", Some("pretender")).await,
+            None,
+        ),
         ("no pod", token("shop", "waypoint", None).await, None),
         ("a node proxy, for a pod on its node", node, Some(WAYPOINT)),
     ] {
@@ -208,7 +216,7 @@ async fn the_account_of_a_waypoint_is_for_its_own_pods_alone() {
     );
     let metrics = mesh.metrics().await;
     assert!(
-        metrics.contains("certificates_refused_total{reason=\"reserved_for_waypoint\"} 3"),
+        metrics.contains("certificates_refused_total{reason=\"reserved_for_waypoint\"} 4"),
         "{metrics}"
     );
     mesh.stop().await;

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
-use trefoil_api::names::{MESH_NAMESPACE, SIDECAR_CONTAINER, label};
+use trefoil_api::names::{MANAGER, MESH_NAMESPACE, SIDECAR_CONTAINER, label};
 
 use crate::ask;
 use crate::local::mesh::{Mesh, Node};
@@ -205,13 +205,9 @@ impl Planes {
 fn waypoint_of(pod: &Pod) -> Option<&Container> {
     let spec = pod.spec.as_ref()?;
     let gateway = pod.labels().get(label::GATEWAY_NAME)?;
-    let runs = spec.containers.first().filter(|container| {
-        let mut program = container.command.iter().flatten();
-        program
-            .next()
-            .is_some_and(|program| program.ends_with(Role::Waypoint.binary()))
-    })?;
-    (spec.service_account_name.as_ref() == Some(gateway)).then_some(runs)
+    let ours = pod.labels().get(label::MANAGED_BY)? == MANAGER;
+    let runs = spec.containers.first()?;
+    (ours && spec.service_account_name.as_ref() == Some(gateway)).then_some(runs)
 }
 
 /// The sidecar that a pod was created with.

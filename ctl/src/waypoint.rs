@@ -1,6 +1,9 @@
 //! `trefoilctl waypoint`: Gateways of the class of waypoints. It writes and reads objects; who makes the pods
 //! follows them.
 
+mod needs;
+
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -120,6 +123,7 @@ struct Shown {
 
 /// Does what is asked; the exit code says whether the waypoint can be used.
 pub(crate) async fn run(client: &Client, command: WaypointCommand, format: Format) -> anyhow::Result<i32> {
+    needs::met(client, matches!(command, WaypointCommand::Apply { .. })).await?;
     match command {
         WaypointCommand::Apply {
             which,
@@ -148,7 +152,9 @@ pub(crate) async fn run(client: &Client, command: WaypointCommand, format: Forma
             let all = gateways(client, namespace.as_deref())?
                 .list(&ListParams::default())
                 .await?;
-            let shown: Vec<Shown> = all.iter().filter(|one| is_waypoint(one)).map(shown).collect();
+            let scaled = needs::scaled(client, namespace.as_deref()).await?;
+            let waypoints = all.iter().filter(|one| is_waypoint(one));
+            let shown: Vec<Shown> = waypoints.map(|one| shown(one, &scaled)).collect();
             format.print(&shown, || render(&shown))?;
             Ok(0)
         }
@@ -222,7 +228,12 @@ async fn programmed(client: &Client, which: &Which) -> anyhow::Result<Shown> {
         }
     };
     let in_time = tokio::time::timeout(PATIENCE, waited).await;
-    in_time.map_err(|_| anyhow::anyhow!("{} cannot be used yet: {last}", which.title()))?
+    if let Ok(shown) = in_time {
+        return shown;
+    }
+    let complaints = needs::complaints(client, &which.namespace, &which.name).await?;
+    let said = [vec![last], complaints].concat().join("; ");
+    anyhow::bail!("{} cannot be used yet: {said}", which.title())
 }
 
 async fn one(client: &Client, which: &Which) -> anyhow::Result<Shown> {
@@ -235,14 +246,15 @@ async fn one(client: &Client, which: &Which) -> anyhow::Result<Shown> {
         which.namespace,
         which.name
     );
-    Ok(shown(&gateway))
+    let scaled = needs::scaled(client, Some(&which.namespace)).await?;
+    Ok(shown(&gateway, &scaled))
 }
 
 fn is_waypoint(gateway: &DynamicObject) -> bool {
     gateway.data["spec"]["gatewayClassName"] == WAYPOINT_CLASS
 }
 
-fn shown(gateway: &DynamicObject) -> Shown {
+fn shown(gateway: &DynamicObject, scaled: &BTreeMap<(String, String), u32>) -> Shown {
     let status = &gateway.data["status"];
     let conditions = status["conditions"].as_array().into_iter().flatten();
     let condition = conditions.into_iter().find(|one| one["type"] == "Programmed");
@@ -257,7 +269,9 @@ fn shown(gateway: &DynamicObject) -> Shown {
         namespace: gateway.namespace().unwrap_or_default(),
         name: gateway.name_any(),
         serves: serves.cloned().unwrap_or_else(|| "service".into()),
-        replicas: replicas(gateway),
+        replicas: said_replicas(gateway)
+            .or_else(|| scaled.get(&(gateway.namespace()?, gateway.name_any())).copied())
+            .unwrap_or(1),
         programmed,
         address: status["addresses"][0]["value"].as_str().map(str::to_owned),
         problem: (!programmed).then(|| problem.to_owned()),
@@ -266,8 +280,12 @@ fn shown(gateway: &DynamicObject) -> Shown {
 
 /// How many pods a waypoint is to have: one, unless its annotation says otherwise.
 pub(crate) fn replicas(gateway: &DynamicObject) -> u32 {
-    let said = gateway.annotations().get(annotation::REPLICAS);
-    said.and_then(|text| text.parse().ok()).unwrap_or(1)
+    said_replicas(gateway).unwrap_or(1)
+}
+
+/// As its annotation says. In a cluster others may say it of its Deployment where it does not.
+fn said_replicas(gateway: &DynamicObject) -> Option<u32> {
+    gateway.annotations().get(annotation::REPLICAS)?.parse().ok()
 }
 
 fn render(all: &[Shown]) -> String {

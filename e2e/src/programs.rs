@@ -12,6 +12,9 @@ pub mod session;
 /// What every request and every answer carries, for a packet capture to find.
 pub const MARKER: &str = "trefoil-plaintext-marker";
 
+/// Of an answer over HTTP: what the request said of the client's certificate.
+pub const CERTIFICATE: &str = "x-test-client-certificate";
+
 /// Where the test server listens.
 pub mod port {
     /// HTTP/1.1, HTTP/2 with prior knowledge, gRPC.

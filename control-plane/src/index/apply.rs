@@ -44,6 +44,11 @@ impl Index {
                     self.dirty.waypoints.insert(key);
                 }
             }
+            Change::Hindered(key, why) => {
+                if replace(&mut self.hindrances, key.clone(), why) {
+                    self.dirty.waypoints.insert(key);
+                }
+            }
             Change::GatewayClass(name, facts) => {
                 if replace(&mut self.gateway_classes, name.clone(), facts) {
                     self.report_class(&name);

@@ -187,17 +187,19 @@ impl Index {
 
 fn gateway_status(gateway: &Gateway, programmed: &Result<ObjectKey, NotProgrammed>) -> Value {
     let generation = gateway.generation;
-    let invalid =
-        |error: &NotProgrammed| matches!(error, NotProgrammed::Serves(_) | NotProgrammed::Listeners);
     let accepted = match programmed {
-        Err(error) if invalid(error) => {
+        Err(error) if error.is_invalid() => {
             let reason = match error {
                 NotProgrammed::Listeners => "ListenersNotValid",
                 _ => "InvalidParameters",
             };
             condition("Accepted", false, reason, error.to_string(), generation)
         }
-        _ => condition("Accepted", true, "Accepted", "understood whole", generation),
+        _ => {
+            let fault = gateway.replicas().err();
+            let message = fault.map_or_else(|| "understood whole".into(), |fault| fault.to_string());
+            condition("Accepted", true, "Accepted", message, generation)
+        }
     };
     let in_force = match programmed {
         Ok(_) => condition(
@@ -208,7 +210,11 @@ fn gateway_status(gateway: &Gateway, programmed: &Result<ObjectKey, NotProgramme
             generation,
         ),
         Err(error) => {
-            let reason = if invalid(error) { "Invalid" } else { "Pending" };
+            let reason = match error {
+                NotProgrammed::Hindered(_) => "NoResources",
+                _ if error.is_invalid() => "Invalid",
+                _ => "Pending",
+            };
             condition("Programmed", false, reason, error.to_string(), generation)
         }
     };

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 use trefoil_api::Identity;
-use trefoil_api::names::{WAYPOINT_CLASS, label, port};
+use trefoil_api::names::{GATEWAY_CONTROLLER, WAYPOINT_CLASS, label, port};
 use trefoil_api::proto::istio::workload as message;
 
 use super::facts::{Allowed, Gateway, Labels, Pod, Service};
@@ -49,6 +49,29 @@ pub(super) enum NotProgrammed {
     /// It never had a ready pod.
     #[error("none of its pods is ready yet")]
     NoEndpoint,
+    /// It cannot be made.
+    #[error("{0}")]
+    Hindered(String),
+}
+
+/// A waypoint that is to have pods.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deployable {
+    /// Its Gateway.
+    pub key: ObjectKey,
+    /// Uid of its Gateway.
+    pub uid: String,
+    /// How many; none if that is not for its Gateway to say.
+    pub replicas: Option<u32>,
+    /// Its class is there, and ours.
+    pub classed: bool,
+}
+
+impl NotProgrammed {
+    /// Whether its Gateway says something that cannot be done.
+    pub(super) fn is_invalid(&self) -> bool {
+        matches!(self, Self::Serves(_) | Self::Listeners)
+    }
 }
 
 /// What labels choose.
@@ -186,9 +209,13 @@ impl Index {
 
     fn own_service(&self, key: &ObjectKey, gateway: &Gateway) -> Result<ObjectKey, NotProgrammed> {
         let services = self.services_of_gateway.get(key);
+        let hindered = |otherwise| match self.hindrances.get(key) {
+            Some(why) => NotProgrammed::Hindered(why.clone()),
+            None => otherwise,
+        };
         let service = services
             .and_then(BTreeSet::first)
-            .ok_or_else(|| NotProgrammed::NoService(key.name.clone()))?;
+            .ok_or_else(|| hindered(NotProgrammed::NoService(key.name.clone())))?;
         let slices = self.slices_by_service.get(service).into_iter().flatten();
         let ready = slices
             .filter_map(|slice| self.slices.get(slice))
@@ -196,8 +223,27 @@ impl Index {
         if ready || holds(&gateway.status, "Programmed") {
             Ok(service.clone())
         } else {
-            Err(NotProgrammed::NoEndpoint)
+            Err(hindered(NotProgrammed::NoEndpoint))
         }
+    }
+
+    /// The waypoints that are to have pods. What cannot be understood changes nothing of what there is.
+    pub fn deployables(&self) -> impl Iterator<Item = Deployable> {
+        let class = self.gateway_classes.get(WAYPOINT_CLASS);
+        let classed = class.is_some_and(|class| class.controller == GATEWAY_CONTROLLER);
+        let valid = self.waypoints.iter().filter(|(_, waypoint)| {
+            let problem = waypoint.programmed.as_ref().err();
+            !problem.is_some_and(NotProgrammed::is_invalid)
+        });
+        valid.filter_map(move |(key, _)| {
+            let gateway = self.gateways.get(key)?;
+            Some(Deployable {
+                key: key.clone(),
+                uid: gateway.uid.clone(),
+                replicas: gateway.replicas().unwrap_or_default(),
+                classed,
+            })
+        })
     }
 
     /// Everything that names a waypoint, and its own pods and services.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
+use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Service};
@@ -50,7 +51,9 @@ pub(super) fn start(client: &Client, events: &mpsc::Sender<Event>, stop: &Cancel
     all.policies::<AuthorizationPolicy>(Kind::Authorization, Change::Authorization);
     all.policies::<PeerAuthentication>(Kind::PeerAuthentication, Change::PeerAuthentication);
     all.gateways("v1", "Gateway", Kind::Gateway, |key, object| {
-        Change::Gateway(key, object.map(Into::into))
+        // One whose pods are being removed before it is not there for its clients any more.
+        let stays = |object: &&DynamicObject| object.metadata.deletion_timestamp.is_none();
+        Change::Gateway(key, object.filter(stays).map(Into::into))
     });
     all.gateways("v1", "GatewayClass", Kind::GatewayClass, |key, object| {
         Change::GatewayClass(key.name, object.map(Into::into))
@@ -79,6 +82,12 @@ pub(super) fn start(client: &Client, events: &mpsc::Sender<Event>, stop: &Cancel
         })
     });
 }
+
+/// How often a kind is looked for that is not there.
+const LOOK: Duration = Duration::from_secs(15);
+
+/// The same where it has to be there, or is not known to be absent.
+const SOON: Duration = Duration::from_secs(2);
 
 struct Watches<'a> {
     client: &'a Client,
@@ -115,7 +124,8 @@ impl Watches<'_> {
         });
     }
 
-    /// Objects of the Gateway API, which a cluster may not have, or not yet.
+    /// Objects of the Gateway API, which a cluster may not have, or not yet: those are looked for, and not listed
+    /// in vain.
     fn gateways(
         &self,
         version: &str,
@@ -124,74 +134,130 @@ impl Watches<'_> {
         change: fn(ObjectKey, Option<&DynamicObject>) -> Change,
     ) {
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(GATEWAY_GROUP, version, name));
-        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
-        self.watch(api, kind, move |object: DynamicObject, present| {
+        let (client, events) = (self.client.clone(), self.events.clone());
+        let change = move |object: DynamicObject, present: bool| {
             let key = key_of(&object);
             Some((key.clone(), change(key, present.then_some(&object))))
-        });
+        };
+        tokio::spawn(self.stop.clone().run_until_cancelled_owned(async move {
+            let mut absent = false;
+            loop {
+                let mut pause = LOOK;
+                match is_served(&client, &resource).await {
+                    Ok(true) => {
+                        absent = false;
+                        let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+                        if follow(api, kind, &change, &events).await == End::NobodyListens {
+                            return;
+                        }
+                    }
+                    Ok(false) if !absent => {
+                        absent = true;
+                        tracing::info!(?kind, "not a kind of this cluster yet");
+                        let none = Event::Listed(kind, Vec::new(), BTreeSet::new());
+                        if events.send(none).await.is_err() {
+                            return;
+                        }
+                    }
+                    Ok(false) => {}
+                    Err(error) => {
+                        tracing::warn!(?kind, %error, "the API does not say whether it has the kind");
+                        pause = SOON;
+                    }
+                }
+                tokio::time::sleep(pause).await;
+            }
+        }));
     }
 
     fn watch<K>(
         &self,
         api: Api<K>,
         kind: Kind,
-        change: impl Fn(K, bool) -> Option<(ObjectKey, Change)> + Send + 'static,
+        change: impl Fn(K, bool) -> Option<(ObjectKey, Change)> + Send + Sync + 'static,
     ) where
         K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     {
         let (events, stop) = (self.events.clone(), self.stop.clone());
         tokio::spawn(stop.run_until_cancelled_owned(async move {
-            let mut stream = watcher(api, watcher::Config::default()).default_backoff().boxed();
-            let mut absent = false;
-            let mut listing: (Vec<Change>, BTreeSet<ObjectKey>) = Default::default();
-            while let Some(event) = stream.next().await {
-                let event = match event {
-                    Ok(watcher::Event::Init) => {
-                        listing = Default::default();
-                        continue;
-                    }
-                    Ok(watcher::Event::InitApply(object)) => {
-                        if let Some((key, change)) = change(object, true) {
-                            listing.0.push(change);
-                            listing.1.insert(key);
-                        }
-                        continue;
-                    }
-                    Ok(watcher::Event::InitDone) => {
-                        absent = false;
-                        let (changes, keys) = std::mem::take(&mut listing);
-                        Event::Listed(kind, changes, keys)
-                    }
-                    Ok(watcher::Event::Apply(object)) => match change(object, true) {
-                        Some((_, change)) => Event::Changes(vec![change], None),
-                        None => continue,
-                    },
-                    Ok(watcher::Event::Delete(object)) => match change(object, false) {
-                        Some((_, change)) => Event::Changes(vec![change], None),
-                        None => continue,
-                    },
-                    Err(watcher::Error::InitialListFailed(kube::Error::Api(status)))
-                        if status.code == 404 && kind.may_be_absent() =>
-                    {
-                        // Not a kind of this cluster: there are none, until it becomes one.
-                        if absent {
-                            continue;
-                        }
-                        absent = true;
-                        tracing::info!(?kind, "not a kind of this cluster yet");
-                        Event::Listed(kind, Vec::new(), BTreeSet::new())
-                    }
-                    Err(error) => {
-                        tracing::warn!(?kind, %error, "watch interrupted");
-                        continue;
-                    }
-                };
-                if events.send(event).await.is_err() {
-                    return;
-                }
+            while follow(api.clone(), kind, &change, &events).await != End::NobodyListens {
+                tracing::warn!(?kind, "not a kind of this cluster: apply the mesh's definitions");
+                tokio::time::sleep(SOON).await;
             }
         }));
     }
+}
+
+/// Why a watch is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// The kind is none of the cluster.
+    Absent,
+    /// Whom it is told has ended.
+    NobodyListens,
+}
+
+/// Whether the API has a kind.
+async fn is_served(client: &Client, resource: &ApiResource) -> Result<bool, kube::Error> {
+    let groups = client.list_api_groups().await?.groups;
+    let mut versions = groups.iter().flat_map(|group| &group.versions);
+    if !versions.any(|version| version.group_version == resource.api_version) {
+        return Ok(false);
+    }
+    let kinds = client.list_api_group_resources(&resource.api_version).await?;
+    Ok(kinds.resources.iter().any(|kind| kind.name == resource.plural))
+}
+
+/// Tells what a kind's objects are and become.
+async fn follow<K>(
+    api: Api<K>,
+    kind: Kind,
+    change: &(impl Fn(K, bool) -> Option<(ObjectKey, Change)> + Sync),
+    events: &mpsc::Sender<Event>,
+) -> End
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let mut stream = watcher(api, watcher::Config::default()).default_backoff().boxed();
+    let mut listing: (Vec<Change>, BTreeSet<ObjectKey>) = Default::default();
+    while let Some(event) = stream.next().await {
+        let event = match event {
+            Ok(watcher::Event::Init) => {
+                listing = Default::default();
+                continue;
+            }
+            Ok(watcher::Event::InitApply(object)) => {
+                if let Some((key, change)) = change(object, true) {
+                    listing.0.push(change);
+                    listing.1.insert(key);
+                }
+                continue;
+            }
+            Ok(watcher::Event::InitDone) => {
+                let (changes, keys) = std::mem::take(&mut listing);
+                Event::Listed(kind, changes, keys)
+            }
+            Ok(watcher::Event::Apply(object)) => match change(object, true) {
+                Some((_, change)) => Event::Changes(vec![change], None),
+                None => continue,
+            },
+            Ok(watcher::Event::Delete(object)) => match change(object, false) {
+                Some((_, change)) => Event::Changes(vec![change], None),
+                None => continue,
+            },
+            Err(watcher::Error::InitialListFailed(kube::Error::Api(status))) if status.code == 404 => {
+                return End::Absent;
+            }
+            Err(error) => {
+                tracing::warn!(?kind, %error, "watch interrupted");
+                continue;
+            }
+        };
+        if events.send(event).await.is_err() {
+            return End::NobodyListens;
+        }
+    }
+    End::NobodyListens
 }
 
 fn policy(object: DynamicObject) -> PolicyObject {

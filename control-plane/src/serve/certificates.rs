@@ -12,7 +12,7 @@ use serde::Serialize;
 use tonic::{Request, Response, Status};
 use trefoil_api::Identity;
 use trefoil_api::mesh_config::MeshConfig;
-use trefoil_api::names::label;
+use trefoil_api::names::{MANAGER, label};
 use trefoil_api::proto::istio::v1::auth::{IstioCertificateRequest, IstioCertificateResponse};
 
 use super::callers::{Caller, Callers};
@@ -246,6 +246,7 @@ impl Certificates {
                 let labels = pod.metadata.labels.unwrap_or_default();
                 let runs_as = pod.spec.and_then(|spec| spec.service_account_name);
                 labels.get(label::GATEWAY_NAME).map(String::as_str) == Some(account)
+                    && labels.get(label::MANAGED_BY).map(String::as_str) == Some(MANAGER)
                     && runs_as.as_deref() == Some(account)
             }
             _ => false,

@@ -1,5 +1,6 @@
 //! Who writes: the holder of a Lease. A replica that cannot renew stops writing before another may begin.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -7,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
+use tokio::sync::Mutex;
 use trefoil_api::names::MESH_NAMESPACE;
 
 /// Its name.
@@ -14,8 +16,12 @@ const NAME: &str = "trefoil-control-plane-status";
 /// After this long without renewal, another may take it.
 const DURATION: Duration = Duration::from_secs(15);
 
+/// Whether this replica is the one that writes. All that write share it: they lead together.
+#[derive(Clone)]
+pub(super) struct Election(Arc<Mutex<Candidate>>);
+
 /// A candidate.
-pub(super) struct Election {
+struct Candidate {
     leases: Api<Lease>,
     identity: String,
     held_until: Option<Timestamp>,
@@ -23,15 +29,21 @@ pub(super) struct Election {
 
 impl Election {
     pub(super) fn new(client: Client) -> Self {
-        Self {
+        Self(Arc::new(Mutex::new(Candidate {
             leases: Api::namespaced(client, MESH_NAMESPACE),
             identity: uuid::Uuid::new_v4().to_string(),
             held_until: None,
-        }
+        })))
     }
 
     /// Whether this replica holds the lease now, after taking or renewing it where it may.
-    pub(super) async fn holds(&mut self) -> Result<bool, kube::Error> {
+    pub(super) async fn holds(&self) -> Result<bool, kube::Error> {
+        self.0.lock().await.holds().await
+    }
+}
+
+impl Candidate {
+    async fn holds(&mut self) -> Result<bool, kube::Error> {
         let now = Timestamp::now();
         if self.held_until.is_some_and(|until| now < until) {
             return Ok(true);

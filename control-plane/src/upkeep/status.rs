@@ -8,14 +8,12 @@ use serde_json::json;
 use trefoil_api::crd::{AuthorizationPolicy, PeerAuthentication};
 use trefoil_api::routes::GATEWAY_GROUP;
 
-use super::lease::Election;
 use super::{SOON, Upkeep};
 use crate::index::{ObjectStatus, PolicyKind, PolicyReport, StatusKind};
 
 impl Upkeep {
     /// Writes the statuses that are not written yet, whenever this replica is the one that writes.
     pub async fn write_statuses(mut self) {
-        let mut election = Election::new(self.client.clone());
         loop {
             let overview = self.overview.borrow_and_update().clone();
             let reports: Vec<&PolicyReport> = overview
@@ -30,7 +28,7 @@ impl Upkeep {
                 .collect();
             let mut again = false;
             if !reports.is_empty() || !statuses.is_empty() {
-                match election.holds().await {
+                match self.election.holds().await {
                     Ok(true) => {
                         for report in reports {
                             again |= !write(&self.client, report).await;

@@ -4,20 +4,12 @@ use json_patch::jsonptr::PointerBuf;
 use json_patch::{AddOperation, Patch, PatchOperation};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
-use trefoil_api::names::{ROOT_CONFIG_MAP, ROOT_KEY, SIDECAR_CONTAINER, TOKEN_AUDIENCE, port, uid};
+use trefoil_api::names::{SIDECAR_CONTAINER, uid};
+
+use crate::plane_pod;
 
 #[cfg(test)]
 mod tests;
-
-/// Where the token is mounted.
-const TOKEN_FOLDER: &str = "/var/run/secrets/trefoil";
-/// Where the root is mounted.
-const ROOT_FOLDER: &str = "/var/run/secrets/trefoil-ca";
-/// The admin socket's folder.
-const RUN_FOLDER: &str = "/run/trefoil";
-
-/// Where the last configuration that was good is remembered: it outlives the container, not the pod.
-const STATE_FOLDER: &str = "/var/lib/trefoil";
 
 /// What a sidecar is made by.
 #[derive(Clone, Copy, Debug)]
@@ -58,7 +50,7 @@ pub fn inject(pod: &Pod, config: &Config<'_>) -> Patch {
         operations.push(add(&["spec", "volumes"], json!([])));
     }
     operations.extend(
-        volumes()
+        plane_pod::volumes()
             .into_iter()
             .map(|volume| add(&["spec", "volumes", "-"], volume)),
     );
@@ -74,77 +66,17 @@ fn add(path: &[&str], value: Value) -> PatchOperation {
 
 /// The sidecar.
 pub(super) fn container(config: &Config<'_>) -> Value {
-    let field =
-        |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
-    let probe = |threshold: u32, period: u32| {
-        json!({
-            "httpGet": {"path": "/healthz/ready", "port": port::READINESS},
-            "periodSeconds": period,
-            "timeoutSeconds": 3,
-            "failureThreshold": threshold,
-        })
-    };
     json!({
         "name": SIDECAR_CONTAINER,
         "image": config.image,
         "restartPolicy": "Always",
-        "args": [
-            "run",
-            "--pod=$(POD_NAME)",
-            "--namespace=$(POD_NAMESPACE)",
-            "--service-account=$(POD_SERVICE_ACCOUNT)",
-            "--pod-uid=$(POD_UID)",
-            "--node=$(NODE_NAME)",
-            format!("--control-plane=https://trefoil-control-plane.trefoil-system.svc:{}", port::CONTROL_PLANE),
-            format!("--token={TOKEN_FOLDER}/token"),
-            format!("--root-cert={ROOT_FOLDER}/{ROOT_KEY}"),
-            format!("--admin-socket={RUN_FOLDER}/admin.sock"),
-            format!("--state-dir={STATE_FOLDER}"),
-            format!("--trust-domain={}", config.trust_domain),
-        ],
-        "env": [
-            field("POD_NAME", "metadata.name"),
-            field("POD_NAMESPACE", "metadata.namespace"),
-            field("POD_UID", "metadata.uid"),
-            field("POD_SERVICE_ACCOUNT", "spec.serviceAccountName"),
-            field("NODE_NAME", "spec.nodeName"),
-        ],
-        "ports": [
-            {"name": "trefoil-metrics", "containerPort": port::METRICS, "protocol": "TCP"},
-            {"name": "trefoil-ready", "containerPort": port::READINESS, "protocol": "TCP"},
-        ],
-        "startupProbe": probe(600, 1),
-        "readinessProbe": probe(3, 5),
-        "securityContext": {
-            "runAsUser": uid::SIDECAR,
-            "runAsGroup": uid::SIDECAR,
-            "runAsNonRoot": true,
-            "allowPrivilegeEscalation": false,
-            "privileged": false,
-            "readOnlyRootFilesystem": true,
-            "capabilities": {"drop": ["ALL"]},
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "args": plane_pod::arguments(config.trust_domain),
+        "env": plane_pod::environment(),
+        "ports": plane_pod::ports(),
+        "startupProbe": plane_pod::probe(600, 1),
+        "readinessProbe": plane_pod::probe(3, 5),
+        "securityContext": plane_pod::security(uid::SIDECAR),
         "resources": {"requests": {"cpu": "20m", "memory": "32Mi"}},
-        "volumeMounts": [
-            {"name": "trefoil-token", "mountPath": TOKEN_FOLDER, "readOnly": true},
-            {"name": "trefoil-root", "mountPath": ROOT_FOLDER, "readOnly": true},
-            {"name": "trefoil-run", "mountPath": RUN_FOLDER},
-            {"name": "trefoil-state", "mountPath": STATE_FOLDER},
-        ],
+        "volumeMounts": plane_pod::mounts(),
     })
-}
-
-fn volumes() -> [Value; 4] {
-    [
-        json!({
-            "name": "trefoil-token",
-            "projected": {"defaultMode": 0o444, "sources": [
-                {"serviceAccountToken": {"path": "token", "audience": TOKEN_AUDIENCE, "expirationSeconds": 43200}},
-            ]},
-        }),
-        json!({"name": "trefoil-root", "configMap": {"name": ROOT_CONFIG_MAP}}),
-        json!({"name": "trefoil-run", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}}),
-        json!({"name": "trefoil-state", "emptyDir": {"sizeLimit": "256Mi"}}),
-    ]
 }

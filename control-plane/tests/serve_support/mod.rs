@@ -23,6 +23,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Request, Status, Streaming};
 use trefoil_api::proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use trefoil_control_plane::assemble::{ControlPlane, Options};
+use trefoil_control_plane::deployment::Settings;
 use trefoil_control_plane::serve::admin::LogLevel;
 use trefoil_embedded_api::{self as embedded, Embedded, EmbeddedConfig};
 
@@ -259,6 +260,10 @@ fn options(folder: &Path) -> Options {
         admin_socket: Some(folder.join("admin.sock")),
         webhook_listen: Some(any),
         sidecar_image: "sidecar:test".into(),
+        waypoint: Settings {
+            image: "waypoint:test".into(),
+            pull_policy: None,
+        },
         trust_domain: "cluster.local".into(),
         token_audiences: vec!["trefoil-ca".into()],
         node_accounts: vec![("trefoil-system".into(), "trefoil-node".into())],

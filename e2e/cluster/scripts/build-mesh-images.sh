@@ -8,7 +8,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$out"
 
-for name in trefoil-control-plane trefoil-node trefoil-sidecar trefoil-cni trefoil-e2e; do
+for name in trefoil-control-plane trefoil-node trefoil-sidecar trefoil-waypoint trefoil-cni trefoil-e2e; do
   [ "$out/$name.tar" -nt "$binaries/$name" ] && continue
   mkdir "$work/$name"
   # Line numbers are for developers; images carry what runs.

@@ -24,4 +24,5 @@ part() { # part NAME SOURCE…: runs build-NAME.sh unless it was done with these
 }
 part kube "$source/allinone"
 part containerd "$here/build-containerd.sh"
+part gateway-api "$here/build-gateway-api.sh"
 part images "$source/images" "$here/image.py"

@@ -5,6 +5,7 @@ source=$(dirname "$here")/src
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/trefoil/kubernetes
 bin=$cache/bin
 images=$cache/images
+gateway_api=$cache/gateway-api
 state=${KUBENET_STATE:-$cache/run}
 nodes=${KUBENET_NODES:-2}
 proxy_mode=${KUBENET_PROXY_MODE:-iptables}

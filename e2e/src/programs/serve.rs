@@ -16,7 +16,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::session::Protocol;
-use super::{MARKER, bulk, port};
+use super::{CERTIFICATE, MARKER, bulk, port};
 
 /// Listens on all ports of the test server, both families, until the process ends.
 pub async fn serve(name: String) -> anyhow::Result<()> {
@@ -104,9 +104,12 @@ async fn respond(request: Request<Incoming>, line: String) -> Response<Body> {
         .headers()
         .get(header::CONTENT_TYPE)
         .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+    let mut response = Response::builder();
+    if let Some(certificate) = request.headers().get("x-forwarded-client-cert") {
+        response = response.header(CERTIFICATE, certificate);
+    }
     let _ = request.into_body().collect().await;
     let mut frames = Vec::new();
-    let mut response = Response::builder();
     if grpc {
         let mut trailers = HeaderMap::new();
         trailers.insert("grpc-status", HeaderValue::from_static("0"));

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
-use super::MARKER;
 use super::serve::grpc_message;
+use super::{CERTIFICATE, MARKER};
 
 /// What a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
@@ -51,6 +51,9 @@ pub struct Answer {
     pub server: String,
     /// Address that the server saw.
     pub seen: SocketAddr,
+    /// What the server was told of the client's certificate, over HTTP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<String>,
 }
 
 /// How an attempt ended.
@@ -242,11 +245,17 @@ async fn read_body(response: http::Response<hyper::body::Incoming>, grpc: bool) 
     if !response.status().is_success() {
         bail!("status {}", response.status());
     }
+    let certificate = response.headers().get(CERTIFICATE);
+    let certificate = certificate.and_then(|value| Some(value.to_str().ok()?.to_owned()));
     let body = response.into_body().collect().await?.to_bytes();
     let text = body
         .get(if grpc { 5.. } else { 0.. })
         .context("a gRPC message without its prefix")?;
-    parse(std::str::from_utf8(text)?)
+    let answer = parse(std::str::from_utf8(text)?)?;
+    Ok(Answer {
+        certificate,
+        ..answer
+    })
 }
 
 fn parse(line: &str) -> anyhow::Result<Answer> {
@@ -256,7 +265,11 @@ fn parse(line: &str) -> anyhow::Result<Answer> {
     if words.next() != Some(MARKER) {
         bail!("an answer without the marker: {line:?}");
     }
-    Ok(Answer { server, seen })
+    Ok(Answer {
+        server,
+        seen,
+        certificate: None,
+    })
 }
 
 #[cfg(test)]

@@ -22,9 +22,10 @@ mod pods;
 mod proxy;
 mod survival;
 mod switch;
+mod waypoint;
 
 /// The fewest checks that it makes.
-pub(super) const MINIMUM: usize = 81 + ctl::CHECKS;
+pub(super) const MINIMUM: usize = 81 + ctl::CHECKS + waypoint::CHECKS;
 const NAMESPACES: [&str; 3] = ["none", "sidecar", "ambient"];
 
 pub(super) async fn run(report: &mut Report, script: &Path) -> anyhow::Result<()> {
@@ -44,6 +45,8 @@ pub(super) async fn run(report: &mut Report, script: &Path) -> anyhow::Result<()
     steps.done(report, "policies");
     ctl::run(&cluster, report).await?;
     steps.done(report, "trefoilctl");
+    waypoint::run(&cluster, report).await?;
+    steps.done(report, "waypoint");
     switch::run(&cluster, report).await?;
     steps.done(report, "switch");
     pods::run(&cluster, report).await?;

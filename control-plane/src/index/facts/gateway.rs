@@ -5,24 +5,33 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::ResourceExt;
 use kube::api::DynamicObject;
 use serde_json::Value;
-use trefoil_api::names::label;
+use trefoil_api::names::{annotation, label};
 
 use super::{Labels, selector_selects};
 
 /// Of a Gateway.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Gateway {
+    /// Its uid.
+    pub uid: String,
     /// Its class.
     pub class: String,
     /// What it serves as a waypoint, as its label says it; none if it does not say.
     pub serves: Option<String>,
     /// Its listeners.
     pub listeners: Vec<Listener>,
+    /// How many pods it is to have as a waypoint, as its annotation says it; none if it does not say.
+    pub replicas: Option<String>,
     /// Generation.
     pub generation: i64,
     /// What its status says.
     pub status: Value,
 }
+
+/// An annotation that is not a number.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("annotation {name}: {0:?} is not a number of pods: their number is left as it is", name = annotation::REPLICAS)]
+pub struct NotReplicas(String);
 
 /// Of a listener of a Gateway.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -100,12 +109,24 @@ impl From<&DynamicObject> for Gateway {
             allowed: Allowed::of(&one["allowedRoutes"]["namespaces"]),
         });
         Self {
+            uid: object.uid().unwrap_or_default(),
             class: text(&spec["gatewayClassName"]),
             serves: object.labels().get(label::WAYPOINT_FOR).cloned(),
             listeners: listeners.collect(),
+            replicas: object.annotations().get(annotation::REPLICAS).cloned(),
             generation: object.metadata.generation.unwrap_or_default(),
             status: object.data["status"].clone(),
         }
+    }
+}
+
+impl Gateway {
+    /// How many pods it is to have, if it says so.
+    pub fn replicas(&self) -> Result<Option<u32>, NotReplicas> {
+        let Some(said) = &self.replicas else {
+            return Ok(None);
+        };
+        said.parse().map(Some).map_err(|_| NotReplicas(said.clone()))
     }
 }
 

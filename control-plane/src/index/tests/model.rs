@@ -57,6 +57,7 @@ impl EndState {
                     .map(|one| crd::peer_authentication(&one.object).is_ok()),
             ),
             Change::Gateway(key, facts) => (format!("gateway {key}"), facts.is_some(), None),
+            Change::Hindered(key, why) => (format!("hindrance {key}"), why.is_some(), None),
             Change::GatewayClass(name, facts) => (format!("class {name}"), facts.is_some(), None),
             Change::ReferenceGrant(key, facts) => (format!("grant {key}"), facts.is_some(), None),
             Change::Route(kind, key, object) => (

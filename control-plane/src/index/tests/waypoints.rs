@@ -6,7 +6,7 @@ use trefoil_api::proto::istio::workload::{Address, Service as ServiceMessage, Tu
 use trefoil_api::proto::trefoil::v1::Guard;
 
 use super::*;
-use crate::index::facts::{Allowed, Gateway, Labels, Listener, Namespace};
+use crate::index::facts::{Allowed, Gateway, GatewayClass, Labels, Listener, Namespace};
 use crate::index::{Statement, StatusKind};
 
 const SERVICE: &str = "shop/web.shop.svc.cluster.local";
@@ -30,6 +30,7 @@ pub(super) fn gateway(serves: &str) -> Gateway {
         }],
         generation: 3,
         status: json!(null),
+        ..Gateway::default()
     }
 }
 
@@ -314,4 +315,76 @@ fn statuses_keep_what_others_say() {
         ..status
     };
     assert_eq!(silent.merged(&merged, "2026-02-02T00:00:00Z"), live);
+}
+
+#[test]
+fn waypoints_that_are_understood_are_to_have_pods() {
+    let class = |controller: &str| {
+        let class = GatewayClass {
+            controller: controller.into(),
+            ..GatewayClass::default()
+        };
+        Change::GatewayClass("trefoil-waypoint".into(), Some(class))
+    };
+    let said = |serves: &str, replicas: Option<&str>| Gateway {
+        uid: "u".into(),
+        replicas: replicas.map(Into::into),
+        ..gateway(serves)
+    };
+    let mut index = index(vec![
+        Change::Gateway(key("w"), Some(said("all", None))),
+        Change::Gateway(key("x"), Some(said("service", Some("2")))),
+        Change::Gateway(key("y"), Some(said("service", Some("many")))),
+        Change::Gateway(key("z"), Some(said("odd", None))),
+    ]);
+    let deployables = |index: &Index| -> Vec<(String, Option<u32>, bool)> {
+        let all = index.deployables();
+        all.map(|one| (one.key.name, one.replicas, one.classed)).collect()
+    };
+    let wanted = |classed| {
+        [("w", None), ("x", Some(2)), ("y", None)]
+            .map(|(name, replicas)| (name.to_owned(), replicas, classed))
+    };
+    assert_eq!(deployables(&index), wanted(false));
+    let accepted = |name: &str| {
+        let mut all = index.statuses().filter(|one| one.kind == StatusKind::Gateway);
+        let status = all.find(|one| one.key == key(name)).expect("a status");
+        status.wanted["conditions"][0]["message"].to_string()
+    };
+    assert_eq!(accepted("x"), "\"understood whole\"");
+    assert!(
+        accepted("y").contains("is not a number of pods"),
+        "{}",
+        accepted("y")
+    );
+    index.apply(class("example.org/edge"));
+    index.flush();
+    assert_eq!(deployables(&index), wanted(false));
+    index.apply(class("trefoil.dev/gateway-controller"));
+    index.flush();
+    assert_eq!(deployables(&index), wanted(true));
+}
+
+#[test]
+fn what_hinders_a_waypoint_is_said_until_nothing_does_or_its_pods_are_ready() {
+    let programmed = |index: &Index| {
+        let status = index.statuses().find(|one| one.kind == StatusKind::Gateway);
+        let condition = status.expect("a status").wanted["conditions"][1].clone();
+        ["reason", "message"].map(|field| condition[field].as_str().unwrap_or_default().to_owned())
+    };
+    let hindered = |why: Option<&str>| Change::Hindered(key("w"), why.map(Into::into));
+    let mut index = index(vec![
+        Change::Gateway(key("w"), Some(gateway("service"))),
+        hindered(Some("its name is taken")),
+    ]);
+    assert_eq!(programmed(&index), ["NoResources", "its name is taken"]);
+    index.apply(hindered(None));
+    index.flush();
+    assert_eq!(programmed(&index)[0], "Pending");
+    index.apply(hindered(Some("the API server is away")));
+    waypoint("w", "service", "10.0.0.9", true)
+        .into_iter()
+        .for_each(|change| index.apply(change));
+    index.flush();
+    assert_eq!(programmed(&index)[0], "Programmed");
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio_util::sync::CancellationToken;
-use trefoil_api::names::{label, port};
+use trefoil_api::names::{MANAGER, label, port};
 
 use super::plan::Name;
 use crate::local::daemon::{Daemon, PodEntry, finish};
@@ -71,7 +71,10 @@ pub(super) async fn start(
         name: pod,
         node: node.map(Node::name),
         service_account: name.clone(),
-        labels: BTreeMap::from([(label::GATEWAY_NAME.to_owned(), name.clone())]),
+        labels: BTreeMap::from([
+            (label::GATEWAY_NAME.to_owned(), name.clone()),
+            (label::MANAGED_BY.to_owned(), MANAGER.to_owned()),
+        ]),
         ports: vec![port::HBONE],
         command: vec![Proxy::Waypoint.binary().into(), "run".into()],
         ..PodRequest::default()

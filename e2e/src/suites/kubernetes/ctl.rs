@@ -19,7 +19,7 @@ use crate::report::Report;
 /// How many checks it makes.
 pub(super) const CHECKS: usize = 14;
 /// Where it is put on the first node.
-const PROGRAM: &str = "/root/trefoilctl";
+pub(super) const PROGRAM: &str = "/root/trefoilctl";
 
 pub(super) async fn run(cluster: &Cluster, report: &mut Report) -> anyhow::Result<()> {
     install(&cluster.script).await?;
@@ -54,7 +54,7 @@ async fn install(script: &Path) -> anyhow::Result<()> {
 }
 
 /// What it prints, whatever its exit code: where something is wrong that is not zero.
-async fn told(cluster: &Cluster, arguments: &[&str]) -> anyhow::Result<Value> {
+pub(super) async fn told(cluster: &Cluster, arguments: &[&str]) -> anyhow::Result<Value> {
     let run = ["sh", "-c", "\"$@\" || [ $? = 1 ]", "sh", PROGRAM, "-o", "json"];
     let said = cluster.on("n1", &[&run[..], arguments].concat(), None).await?;
     serde_json::from_str(&said).with_context(|| format!("reading {said:?}"))

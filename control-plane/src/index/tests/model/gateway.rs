@@ -51,6 +51,7 @@ fn gateway() -> impl Strategy<Value = Gateway> {
             }],
             generation: 1,
             status,
+            ..Gateway::default()
         },
     )
 }
@@ -106,7 +107,9 @@ pub(super) fn change() -> impl Strategy<Value = Change> {
             controller: controller.into(),
             ..GatewayClass::default()
         });
+    let hindrance = prop::option::of(Just("its name is taken".to_owned()));
     prop_oneof![
+        1 => (waypoint.clone(), hindrance).prop_map(|(key, why)| Change::Hindered(key, why)),
         4 => (waypoint, prop::option::weighted(0.8, gateway())).prop_map(|(key, facts)| Change::Gateway(key, facts)),
         3 => kind.prop_flat_map(|kind| (Just(kind), super::key(), prop::option::weighted(0.8, route(kind))))
             .prop_map(|(kind, key, object)| Change::Route(kind, key, object)),
