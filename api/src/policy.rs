@@ -14,7 +14,7 @@ use ipnet::IpNet;
 
 pub use compile::{InvalidPolicy, compile};
 pub use evaluate::{audit, evaluate};
-pub use http::{Headers, Request};
+pub use http::{Asked, Headers, Request};
 
 use crate::Identity;
 
@@ -94,8 +94,8 @@ pub struct Connection<'a> {
     pub destination: IpAddr,
     /// The application's port.
     pub port: u16,
-    /// The request, where a plane reads HTTP; none for bytes.
-    pub request: Option<Request<'a>>,
+    /// What is known of what is asked on it.
+    pub asked: Asked<'a>,
 }
 
 /// The outcome, with the reason that the log, the metric and the command line all show.

@@ -209,6 +209,8 @@ pub struct Index {
     pods_naming: Relation,
     /// Pods and the policies about them that ask something of requests which no plane reads.
     uninspected: Relation,
+    /// Pods of the mesh whose plane reads no HTTP, by namespace.
+    unread: BTreeMap<String, BTreeSet<ObjectKey>>,
     findings: Findings,
 
     dirty: Dirty,
@@ -271,6 +273,7 @@ impl Index {
             services_naming: Relation::default(),
             pods_naming: Relation::default(),
             uninspected: Relation::default(),
+            unread: BTreeMap::new(),
             findings: Findings::default(),
             dirty: Dirty::default(),
             reports: BTreeMap::new(),

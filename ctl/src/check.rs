@@ -58,7 +58,7 @@ pub(crate) async fn run(planes: &Planes, format: Format) -> anyhow::Result<i32> 
     for (route, reason) in waypoints::unapplied(planes).await? {
         add(
             format!("{route}: {reason}"),
-            "change the route, or give its Service a waypoint: `trefoilctl waypoint apply`",
+            "as its message says, or change the route; `trefoilctl waypoint apply` makes a waypoint",
         );
     }
     for finding in waypoints::findings(planes).await? {
@@ -71,6 +71,12 @@ pub(crate) async fn run(planes: &Planes, format: Format) -> anyhow::Result<i32> 
         add(
             format!("pod {pod}: {remark}"),
             "restart the pod, or change the mode label of it or its namespace",
+        );
+    }
+    for port in &status.undeclared {
+        add(
+            status::undeclared_shown(port),
+            "declare what the Service's port speaks: appProtocol, or a name such as tcp-NAME",
         );
     }
     for fault in why::faults(planes).await? {

@@ -1,6 +1,7 @@
 //! `status`: the planes, what each serves, its certificates, how stale it may be, and what is unhealthy.
 //! It shows what the processes say of themselves.
 
+use std::collections::BTreeSet;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
@@ -21,6 +22,8 @@ pub(crate) struct Status {
     pub(crate) of_policies: Vec<String>,
     /// What agents say about pods that are not where their labels ask.
     pub(crate) remarks: Vec<Remark>,
+    /// Ports that declare nothing, at which planes that read HTTP wait for clients in vain.
+    pub(crate) undeclared: BTreeSet<String>,
 }
 
 /// What an agent says about a pod.
@@ -54,6 +57,7 @@ struct Said {
     complaints: Vec<String>,
     of_policies: Vec<String>,
     remarks: Vec<Remark>,
+    undeclared: Vec<String>,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -72,6 +76,7 @@ pub(crate) async fn gather(planes: &Planes) -> anyhow::Result<Status> {
         unhealthy: Vec::new(),
         of_policies: Vec::new(),
         remarks: Vec::new(),
+        undeclared: BTreeSet::new(),
     };
     for (plane, said) in answers {
         status.planes.push(plane);
@@ -79,6 +84,7 @@ pub(crate) async fn gather(planes: &Planes) -> anyhow::Result<Status> {
         status.unhealthy.extend(said.of_policies.iter().cloned());
         status.of_policies.extend(said.of_policies);
         status.remarks.extend(said.remarks);
+        status.undeclared.extend(said.undeclared);
     }
     Ok(status)
 }
@@ -150,6 +156,7 @@ async fn of_plane(planes: &Planes, plane: &Plane) -> (PlaneStatus, Said) {
         complaints: named(complaints),
         of_policies: named(of_policies),
         remarks: remarks(&said),
+        undeclared: undeclared(&said),
     };
     (shown, said)
 }
@@ -164,6 +171,23 @@ fn remarks(said: &Value) -> Vec<Remark> {
             remark: text(pod, "remark").into(),
         })
         .collect()
+}
+
+/// Ports at which a plane that reads HTTP has waited for clients in vain; others wait for nobody.
+fn undeclared(said: &Value) -> Vec<String> {
+    let ports = list(said, "undeclared");
+    ports
+        .iter()
+        .filter_map(Value::as_str)
+        .map(str::to_owned)
+        .collect()
+}
+
+/// What it means that a port is one of those.
+pub(crate) fn undeclared_shown(port: &str) -> String {
+    format!(
+        "port {port} declares nothing and its clients wait for the server to speak: each connection waits 50 to 100 ms for nothing"
+    )
 }
 
 /// How many pods a process serves.
@@ -332,6 +356,13 @@ pub(crate) fn render(status: &Status) -> String {
     }
     for Remark { pod, remark } in &status.remarks {
         text.push_str(&format!("\n{} pod {pod}: {remark}", toned(Tone::Odd, "remark:")));
+    }
+    for port in &status.undeclared {
+        text.push_str(&format!(
+            "\n{} {}",
+            toned(Tone::Odd, "remark:"),
+            undeclared_shown(port)
+        ));
     }
     text
 }

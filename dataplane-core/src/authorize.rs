@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use trefoil_api::Identity;
-use trefoil_api::policy::{Connection, Reason, Request, Verdict, audit, evaluate};
+use trefoil_api::policy::{Asked, Connection, Reason, Verdict, audit, evaluate};
 
 use crate::Store;
 use crate::guard::forwarded_by;
@@ -87,21 +87,21 @@ impl Allowed {
     }
 }
 
-/// Decides whether `peer`, from the address `source`, may reach `destination` of the workload `server`, with this
-/// request where one is read. Whom the server's own guard forwards it has decided about already.
+/// Decides whether `peer`, from the address `source`, may reach `destination` of the workload `server`, with what is
+/// asked there. Whom the server's own guard forwards it has decided about already.
 pub fn authorize(
     store: &Store,
     peer: &Peer,
     server: &Workload,
     source: IpAddr,
     destination: SocketAddr,
-    request: Option<Request<'_>>,
+    asked: Asked<'_>,
 ) -> Result<Authorized, Denied> {
     let Allowed { reason, audit } = match &server.guard {
         Some(Guard::Waypoint { identity, .. }) if forwarded_by(peer, identity) && store.policies_known() => {
             Allowed::by_guard(identity)
         }
-        _ => decide(store, peer.identity(), server, (source, destination), request)?,
+        _ => decide(store, peer.identity(), server, (source, destination), asked)?,
     };
     Ok(Authorized {
         reason,
@@ -116,7 +116,7 @@ pub fn decide(
     client: Option<&Identity>,
     server: &Workload,
     (source, destination): (IpAddr, SocketAddr),
-    request: Option<Request<'_>>,
+    asked: Asked<'_>,
 ) -> Result<Allowed, Denied> {
     if !store.policies_known() {
         return Err(Denied::NotSynced);
@@ -133,7 +133,7 @@ pub fn decide(
         source: source.to_canonical(),
         destination: destination.ip().to_canonical(),
         port: destination.port(),
-        request,
+        asked,
     };
     let policies = || guarding.policies.iter().map(AsRef::as_ref);
     match evaluate(policies(), &connection) {

@@ -9,11 +9,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use tokio_util::task::TaskTracker;
 
-mod signals;
 #[cfg(test)]
 mod tests;
-
-pub use signals::Signals;
 
 /// A wish to finish, and the tasks that it is for.
 #[derive(Clone, Debug, Default)]

@@ -23,8 +23,8 @@ use tokio::net::TcpStream;
 use crate::telemetry::Series;
 use direction::Direction;
 pub use listen::{Heard, listen};
-pub use stream::TunnelBytes;
-pub use tunnel::TunnelStream;
+pub use stream::{SideBytes, TunnelBytes};
+pub use tunnel::{Lease, TunnelStream};
 
 /// Bytes carried, by direction.
 #[derive(Debug, Default)]
@@ -94,6 +94,22 @@ pub enum Side {
     Tunnel(TunnelStream),
 }
 
+/// A side of which something was read already.
+#[derive(Debug)]
+pub struct Begun {
+    /// The rest.
+    pub side: Side,
+    /// What was read.
+    pub read: Bytes,
+}
+
+impl From<Side> for Begun {
+    fn from(side: Side) -> Self {
+        let read = Bytes::new();
+        Self { side, read }
+    }
+}
+
 /// How one side broke.
 #[derive(Debug, thiserror::Error)]
 pub enum Broken {
@@ -154,24 +170,29 @@ impl Drop for Sides {
 
 /// Carries bytes both ways until both sides have ended. If one breaks, or this is dropped before, both are
 /// reset.
-pub async fn forward(client: Side, server: Side, counters: &Counters) -> Result<(), ForwardError> {
+pub async fn forward(
+    client: impl Into<Begun>,
+    server: Side,
+    counters: &Counters,
+) -> Result<(), ForwardError> {
+    let Begun { side, read } = client.into();
     let mut sides = Sides {
-        client,
+        client: side,
         server,
         ended: false,
     };
     let result = match (&mut sides.client, &mut sides.server) {
         (Side::Tcp(client), Side::Tcp(server)) => {
-            carry(tcp::halves(client), tcp::halves(server), counters).await
+            carry(tcp::halves(client), tcp::halves(server), read, counters).await
         }
         (Side::Tcp(client), Side::Tunnel(server)) => {
-            carry(tcp::halves(client), server.halves(), counters).await
+            carry(tcp::halves(client), server.halves(), read, counters).await
         }
         (Side::Tunnel(client), Side::Tcp(server)) => {
-            carry(client.halves(), tcp::halves(server), counters).await
+            carry(client.halves(), tcp::halves(server), read, counters).await
         }
         (Side::Tunnel(client), Side::Tunnel(server)) => {
-            carry(client.halves(), server.halves(), counters).await
+            carry(client.halves(), server.halves(), read, counters).await
         }
     };
     sides.ended = result.is_ok();
@@ -181,9 +202,10 @@ pub async fn forward(client: Side, server: Side, counters: &Counters) -> Result<
 async fn carry(
     (from_client, to_client): (impl Reader, impl Writer),
     (from_server, to_server): (impl Reader, impl Writer),
+    read: Bytes,
     counters: &Counters,
 ) -> Result<(), ForwardError> {
-    let mut request = Direction::new(from_client, to_server, counters, Towards::Server);
+    let mut request = Direction::new(from_client, to_server, counters, Towards::Server).behind(read);
     let mut response = Direction::new(from_server, to_client, counters, Towards::Client);
     poll_fn(|cx| {
         let requested = request.poll(cx).map_err(|end| match end {
@@ -205,12 +227,17 @@ async fn carry(
 impl Side {
     /// Ends the side so that its other end sees a reset.
     pub fn reset(&mut self) {
+        self.reset_for(h2::Reason::CONNECT_ERROR);
+    }
+
+    /// The same, which a plane at the other end is told the reason of.
+    pub fn reset_for(&mut self, reason: h2::Reason) {
         match self {
             Self::Tcp(stream) => {
                 // Fails only where there is no connection left to reset.
                 let _ = stream.set_zero_linger();
             }
-            Self::Tunnel(stream) => stream.reset(h2::Reason::CONNECT_ERROR),
+            Self::Tunnel(stream) => stream.reset(reason),
         }
     }
 }

@@ -2,7 +2,6 @@
 //! certificates), what it decides from that (resolve, balance, authorize), and what it carries. It is not a
 //! framework: planes put the parts together.
 
-pub mod admin;
 pub mod authorize;
 pub mod balance;
 pub mod certificates;
@@ -12,11 +11,7 @@ pub mod forward;
 pub mod guard;
 pub mod hbone;
 pub mod identify;
-pub mod memory;
-pub mod metrics_server;
 pub mod proxy;
-pub mod readiness;
-pub mod remember;
 pub mod resolve;
 pub mod sockets;
 pub mod state;
@@ -26,6 +21,5 @@ pub mod tls;
 pub use authorize::{Authorized, Denied, authorize};
 pub use certificates::Certificates;
 pub use drain::Drain;
-pub use readiness::Readiness;
 pub use resolve::{Target, resolve};
 pub use state::Store;

@@ -10,6 +10,7 @@ mod inbound;
 mod outbound;
 mod pod;
 mod probe;
+mod requests;
 #[cfg(test)]
 mod tests;
 mod tunnels;
@@ -29,6 +30,7 @@ pub use failure::Failure;
 pub use home::{Home, Waypoint};
 pub use inbound::Reached;
 pub use pod::Pod;
+pub use requests::{Leave, Readable, Requests};
 pub use tunnels::{Stream, Streams};
 
 use crate::hbone::PoolConfig;
@@ -146,7 +148,13 @@ impl Proxy {
 
     /// Serves a pod from now on, in place of one with the same uid.
     pub fn add_pod(self: &Arc<Self>, pod: Pod) {
-        let (served, captures) = pod.split(self);
+        let (served, captures) = pod.split(self, None::<fn(Home) -> Arc<dyn Requests>>);
+        self.serve(served, captures);
+    }
+
+    /// The same, of a pod whose `requests` are read.
+    pub fn add_reading_pod(self: &Arc<Self>, pod: Pod, requests: impl FnOnce(Home) -> Arc<dyn Requests>) {
+        let (served, captures) = pod.split(self, Some(requests));
         self.serve(served, captures);
     }
 

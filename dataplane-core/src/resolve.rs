@@ -7,7 +7,7 @@ use rand::Rng;
 
 use crate::Store;
 use crate::balance::{Endpoint, choose, choose_waypoint};
-use crate::state::{Mode, Service, Workload};
+use crate::state::{Mode, Service, Snapshot, Workload};
 
 #[cfg(test)]
 mod tests;
@@ -26,8 +26,10 @@ pub enum Target {
     },
     /// Through a waypoint, which serves what was dialled.
     Waypoint {
-        /// The waypoint and its listener.
-        waypoint: Endpoint,
+        /// The waypoint's service.
+        waypoint: String,
+        /// The waypoint that is tried first, and its listener.
+        first: Endpoint,
         /// What was dialled.
         dialled: Dialled,
     },
@@ -60,23 +62,6 @@ pub struct Dialled {
     pub workload: Option<Arc<Workload>>,
 }
 
-impl Dialled {
-    /// The service of the waypoint that serves it.
-    #[must_use]
-    pub fn waypoint(&self) -> Option<&str> {
-        let of_service = self
-            .service
-            .as_ref()
-            .and_then(|service| service.waypoint.as_deref());
-        let of_workload = || {
-            self.workload
-                .as_ref()
-                .and_then(|workload| workload.waypoint.as_deref())
-        };
-        of_service.or_else(of_workload)
-    }
-}
-
 /// Decides where the connection of `client` to `destination` goes.
 pub fn resolve(store: &Store, client: &Workload, destination: SocketAddr, random: &mut impl Rng) -> Target {
     let destination = SocketAddr::new(destination.ip().to_canonical(), destination.port());
@@ -91,7 +76,11 @@ pub fn resolve(store: &Store, client: &Workload, destination: SocketAddr, random
             workload,
         };
         match choose_waypoint(&known, waypoint, &[client.into()], destination.ip(), &[], random) {
-            Some(waypoint) => Target::Waypoint { waypoint, dialled },
+            Some(first) => Target::Waypoint {
+                waypoint: waypoint.to_owned(),
+                first,
+                dialled,
+            },
             None => Target::NoWaypoint {
                 waypoint: waypoint.to_owned(),
                 dialled,
@@ -128,4 +117,28 @@ pub fn resolve(store: &Store, client: &Workload, destination: SocketAddr, random
             service: Some(service),
         },
     }
+}
+
+/// What `client` dialled, where requests to it may come that are its own plane's to read: a service, of which that
+/// chooses an endpoint for each, or an endpoint. None: it is bytes, or a waypoint reads them, unless the client has
+/// routes of its own for it (`routed`).
+pub fn requests_to(
+    known: &Snapshot,
+    client: &Workload,
+    destination: SocketAddr,
+    routed: impl FnOnce(&Service) -> bool,
+) -> Option<(Option<Arc<Service>>, Option<Endpoint>)> {
+    let address = SocketAddr::new(destination.ip().to_canonical(), destination.port());
+    if client.addresses.contains(&address.ip()) {
+        return None;
+    }
+    if let Some(service) = known.service_at(address.ip()) {
+        let http = service.declared(address.port())?.may_be_http();
+        let passes = service.load_balancing.mode == Mode::Passthrough;
+        let ours = http && !passes && (service.waypoint.is_none() || routed(&service));
+        return ours.then_some((Some(service), None));
+    }
+    let workload = known.workload_at(address.ip())?;
+    let http = workload.declared(address.port()).may_be_http();
+    (http && workload.waypoint.is_none()).then_some((None, Some(Endpoint { workload, address })))
 }

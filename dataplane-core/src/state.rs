@@ -3,12 +3,16 @@
 //! with the field named, and the last good version stays in force.
 
 mod convert;
+#[cfg(any(test, feature = "fixtures"))]
+#[path = "state/tests/fixtures.rs"]
+#[allow(clippy::expect_used)]
+pub mod fixtures;
 mod policies;
 mod settings;
 mod snapshot;
 mod store;
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 mod unread;
 
 use std::collections::BTreeMap;
@@ -24,6 +28,8 @@ pub use policies::{Guarding, Policies};
 pub use settings::Settings;
 pub use snapshot::Snapshot;
 pub use store::{Consumer, Refusal, Store, decode};
+
+use crate::telemetry::Layer;
 
 /// One workload: a pod, as a rule.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,6 +76,29 @@ pub struct Workload {
     pub workload_kind: &'static str,
     /// The cluster it runs in; for telemetry.
     pub cluster: String,
+}
+
+impl Workload {
+    /// What a port of its application speaks, as declared by any of its services.
+    #[must_use]
+    pub fn declared(&self, port: u16) -> Protocol {
+        let ports = self.services.values().flatten();
+        let of_port = ports.filter(|mapping| mapping.target_port == Some(port));
+        let mut declared = of_port.map(|mapping| mapping.protocol);
+        declared
+            .find(|protocol| *protocol != Protocol::Unknown)
+            .unwrap_or(Protocol::Unknown)
+    }
+
+    /// The plane that serves it, where the control plane says.
+    #[must_use]
+    pub fn plane(&self) -> Option<Layer> {
+        match self.placement.as_ref()?.plane {
+            Plane::Node => Some(Layer::Node),
+            Plane::Sidecar => Some(Layer::Sidecar),
+            Plane::None | Plane::Unspecified => None,
+        }
+    }
 }
 
 /// How a workload is reached.
@@ -149,6 +178,14 @@ pub enum Protocol {
     Tls,
 }
 
+impl Protocol {
+    /// Whether it is HTTP, or may turn out to be.
+    #[must_use]
+    pub fn may_be_http(self) -> bool {
+        !matches!(self, Self::Tcp | Self::Tls)
+    }
+}
+
 /// A service.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Service {
@@ -175,6 +212,14 @@ impl Service {
     #[must_use]
     pub fn key(&self) -> String {
         format!("{}/{}", self.namespace, self.hostname)
+    }
+
+    /// What a port of it speaks, as declared; none where it has no such port.
+    #[must_use]
+    pub fn declared(&self, port: u16) -> Option<Protocol> {
+        let mut ports = self.ports.iter();
+        let mapping = ports.find(|mapping| mapping.service_port == port)?;
+        Some(mapping.protocol)
     }
 }
 

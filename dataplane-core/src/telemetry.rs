@@ -37,6 +37,16 @@ impl Reporter {
             Self::Waypoint => "waypoint",
         }
     }
+
+    /// Which way what it reports goes, as logs name it.
+    #[must_use]
+    pub fn direction(self) -> &'static str {
+        match self {
+            Self::Source => "outbound",
+            Self::Destination => "inbound",
+            Self::Waypoint => "through",
+        }
+    }
 }
 
 /// What went wrong, as `response_flags` name it.

@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use tokio::sync::mpsc;
 
 use crate::answer::Refusal;
+use crate::head::strip_ours;
 use crate::under_way::Passage;
 
 /// What is kept of a request so that it can be sent again.
@@ -153,7 +154,12 @@ impl State {
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => Piece::Data(data),
                 Err(frame) => match frame.into_trailers() {
-                    Ok(trailers) => Piece::Trailers(trailers),
+                    Ok(mut trailers) => {
+                        // Some applications put them among the fields of the head.
+                        strip_ours(&mut trailers);
+                        trailers.remove(http::header::FORWARDED);
+                        Piece::Trailers(trailers)
+                    }
                     Err(_) => return Poll::Ready(None),
                 },
             },

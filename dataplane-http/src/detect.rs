@@ -10,8 +10,6 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::{Instant, timeout_at};
 use trefoil_dataplane_core::state::Protocol;
 
-use crate::bytes::PutBack;
-
 #[cfg(test)]
 mod tests;
 
@@ -71,25 +69,50 @@ fn may_begin_line(line: &[u8]) -> bool {
         && rest.iter().all(printable)
 }
 
-/// Finds out what `stream` speaks, where its port declares `declared`. Nothing of it is lost.
-pub(crate) async fn detect<T: AsyncRead + Unpin>(
-    mut stream: T,
+/// What was heard of a connection.
+#[derive(Debug)]
+pub struct Heard {
+    /// What it speaks.
+    pub spoken: Spoken,
+    /// What was read to find out.
+    pub read: Bytes,
+    /// Nothing is declared, and the client was waited for in vain.
+    pub silent: bool,
+}
+
+/// Finds out what `stream` speaks, where its port declares `declared`. Where that is nothing, the client has `patience`
+/// to begin.
+pub async fn hear<T: AsyncRead + Unpin>(
+    stream: &mut T,
     declared: Protocol,
-) -> io::Result<(Spoken, PutBack<T>)> {
+    patience: Duration,
+) -> io::Result<Heard> {
     let (patience, otherwise) = match declared {
-        Protocol::Tcp | Protocol::Tls => return Ok((Spoken::Bytes, PutBack::new(Bytes::new(), stream))),
-        Protocol::Unknown => (PATIENCE, Spoken::Bytes),
+        Protocol::Tcp | Protocol::Tls => (Duration::ZERO, Spoken::Bytes),
+        Protocol::Unknown => (patience, Spoken::Bytes),
         Protocol::Http11 | Protocol::Http2 | Protocol::Grpc => (HTTP_PATIENCE, Spoken::Http1),
     };
+    let mut heard = Heard {
+        spoken: otherwise,
+        read: Bytes::new(),
+        silent: false,
+    };
+    if patience.is_zero() {
+        return Ok(heard);
+    }
     let until = Instant::now() + patience;
     let mut read = BytesMut::with_capacity(1024);
-    let spoken = loop {
-        let more = match timeout_at(until, stream.read_buf(&mut read)).await {
-            Ok(count) => count? > 0,
-            Err(_) => false,
-        };
-        if !more {
-            break otherwise;
+    heard.spoken = loop {
+        match timeout_at(until, stream.read_buf(&mut read)).await {
+            Ok(count) => {
+                if count? == 0 {
+                    break otherwise;
+                }
+            }
+            Err(_) => {
+                heard.silent = declared == Protocol::Unknown && read.is_empty();
+                break otherwise;
+            }
         }
         match recognise(&read) {
             // What must be HTTP is answered as HTTP, whatever it is.
@@ -99,5 +122,6 @@ pub(crate) async fn detect<T: AsyncRead + Unpin>(
             None => {}
         }
     };
-    Ok((spoken, PutBack::new(read.freeze(), stream)))
+    heard.read = read.freeze();
+    Ok(heard)
 }

@@ -5,7 +5,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use futures::future::Either;
@@ -16,20 +16,21 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio::time::{interval, timeout};
 use trefoil_api::Identity;
 use trefoil_dataplane_core::Store;
-use trefoil_dataplane_core::state::Protocol;
 use trefoil_dataplane_core::telemetry::{self as connections, Layer, Reporter};
 
 use crate::bytes::PutBack;
-use crate::detect::{Spoken, detect};
+use crate::detect::{Heard, PATIENCE, Spoken, hear};
 use crate::head::{FIELDS, SIZE};
 use crate::identity::Told;
 use crate::request::Connection;
 use crate::routing::Routes;
 use crate::seam::{Carrier, Downstream};
 use crate::telemetry::{Found, Metrics};
+use crate::undeclared::Undeclared;
 use crate::under_way::reconsidered;
 use crate::upgrade;
 use crate::upstream::Pool;
@@ -67,6 +68,8 @@ pub struct Config {
     pub requests: Metrics,
     /// Counters of what passes as bytes.
     pub connections: connections::Metrics,
+    /// Where it is noted which clients were waited for in vain.
+    pub undeclared: Undeclared,
 }
 
 /// The engine. Clones are the same.
@@ -112,47 +115,75 @@ impl Engine {
 
     /// Serves a connection to its end. Once `leave` resolves, the client is asked to go elsewhere and what is under
     /// way runs to its end.
-    pub async fn serve<T>(&self, io: T, downstream: Downstream, leave: impl Future<Output = ()> + Send)
+    pub async fn serve<T>(&self, mut io: T, downstream: Downstream, leave: impl Future<Output = ()> + Send)
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let declared = declared(&downstream);
-        let found = match detect(io, declared).await {
-            Ok(found) => found,
+        let heard = match hear(&mut io, downstream.declared(), PATIENCE).await {
+            Ok(heard) => heard,
             Err(error) => {
                 tracing::debug!(source = %downstream.source, %error, "the client's connection broke");
                 return;
             }
         };
-        let (spoken, io) = found;
-        if spoken == Spoken::Bytes {
+        if heard.silent {
+            self.shared.config.undeclared.waited(&downstream);
+        }
+        if heard.spoken == Spoken::Bytes {
+            let io = PutBack::new(heard.read, io);
             return upgrade::bytes(&self.shared, io, downstream).await;
         }
+        self.requests(heard, io, downstream, leave).await;
+    }
+
+    /// Serves a connection that speaks HTTP, of which so much was heard, likewise.
+    pub async fn requests<T>(
+        &self,
+        heard: Heard,
+        io: T,
+        downstream: Downstream,
+        leave: impl Future<Output = ()> + Send,
+    ) where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (spoken, io) = (heard.spoken, PutBack::new(heard.read, io));
         let connection = self.connection(downstream);
+        // From before anything is decided.
+        let changes = self.shared.store.changes();
+        let left_http = LeftHttp(&connection);
         let serving = async {
             match spoken {
                 Spoken::Http2 => two(connection.clone(), io, leave).await,
                 Spoken::Http1 | Spoken::Bytes => one(connection.clone(), io, leave).await,
             }
+            .inspect_err(|error| tracing::debug!(%error, "the client's connection ended"))
         };
         let served = tokio::select! {
             biased;
             served = serving => served,
-            never = reconsidered(&connection) => match never {},
+            never = reconsidered(&connection, changes) => match never {},
         };
         connection.malformed(served.as_ref().err());
-        if let Err(error) = served {
-            tracing::debug!(%error, "the client's connection ended");
-        }
+        left_http.ended().await;
     }
 
     fn connection(&self, downstream: Downstream) -> Arc<Connection> {
         let config = &self.shared.config;
         let downstream = Arc::new(downstream);
         Arc::new(Connection {
-            told: Told::of(&downstream, config.identity.as_ref()),
+            told: match config.reporter {
+                // Who the client is, its server's plane finds out.
+                Reporter::Source => Told::default(),
+                _ => Told::of(&downstream, config.identity.as_ref()),
+            },
             found: Arc::new(Found::new(&config.requests, config.reporter, &downstream)),
             owner: Arc::new(downstream.owner()),
+            pool: match config.reporter {
+                Reporter::Waypoint => self.shared.pool.clone(),
+                // At the ends connections upstream end with the client's, as they would without a plane.
+                Reporter::Source | Reporter::Destination => Arc::default(),
+            },
+            left_http: Mutex::default(),
             engine: self.shared.clone(),
             wire: Arc::default(),
             under_way: Arc::default(),
@@ -161,22 +192,27 @@ impl Engine {
     }
 }
 
-/// What the dialled port is declared to speak.
-fn declared(downstream: &Downstream) -> Protocol {
-    if let Some(endpoint) = &downstream.endpoint {
-        let ports = endpoint.workload.services.values().flatten();
-        return ports
-            .filter(|port| port.target_port == Some(endpoint.address.port()))
-            .map(|port| port.protocol)
-            .find(|protocol| *protocol != Protocol::Unknown)
-            .unwrap_or(Protocol::Unknown);
+/// The requests of a connection that have left HTTP; they end with it if it is given up.
+struct LeftHttp<'c>(&'c Connection);
+
+impl LeftHttp<'_> {
+    fn take(&self) -> JoinSet<()> {
+        let mut held = self.0.left_http.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *held)
     }
-    let ports = downstream.service.iter().flat_map(|service| &service.ports);
-    ports
-        .filter(|port| port.service_port == downstream.destination.port())
-        .map(|port| port.protocol)
-        .next()
-        .unwrap_or(Protocol::Unknown)
+
+    /// Resolves once they have all ended by themselves.
+    async fn ended(&self) {
+        let mut all = self.take();
+        while all.join_next().await.is_some() {}
+    }
+}
+
+impl Drop for LeftHttp<'_> {
+    fn drop(&mut self) {
+        // They hold the connection that holds them.
+        drop(self.take());
+    }
 }
 
 async fn one<T>(

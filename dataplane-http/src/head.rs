@@ -241,10 +241,18 @@ pub fn strip_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Whether a field is the mesh's own to write: nobody else's value of it is believed.
+/// Whether a field is the mesh's own to write: nobody else's value of it is believed. Nor is that of one which some
+/// applications cannot tell from it: to CGI and its like `_` is `-`.
 #[must_use]
 pub fn is_ours(name: &HeaderName) -> bool {
-    *name == CLIENT_CERTIFICATE || name.as_str().starts_with(INTERNAL)
+    let begins = |ours: &str| {
+        let name = name.as_str().as_bytes();
+        let alike = |(byte, own): (&u8, u8)| *byte == own || (*byte == b'_' && own == b'-');
+        name.len() >= ours.len() && name.iter().zip(ours.bytes()).all(alike)
+    };
+    let certificate = CLIENT_CERTIFICATE;
+    let certificate = certificate.as_str();
+    begins(INTERNAL) || (name.as_str().len() == certificate.len() && begins(certificate))
 }
 
 /// Takes out what only the mesh may say.

@@ -17,7 +17,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACE: HeaderName = HeaderName::from_static("traceparent");
 
 /// What every request of a connection is given, made once.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Told {
     certificate: Option<HeaderValue>,
     source: Option<HeaderValue>,
@@ -51,9 +51,9 @@ impl Told {
             let all: Vec<&[u8]> = before.chain([source]).map(HeaderValue::as_bytes).collect();
             let value = HeaderValue::from_bytes(&all.join(&b", "[..])).unwrap_or_else(|_| source.clone());
             headers.insert(FORWARDED_FOR, value);
-        }
-        if !headers.contains_key(&FORWARDED_PROTO) {
-            headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+            if !headers.contains_key(&FORWARDED_PROTO) {
+                headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+            }
         }
         if !headers.contains_key(&REQUEST_ID) {
             let id = uuid::Builder::from_random_bytes(random.random()).into_uuid();

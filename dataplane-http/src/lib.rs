@@ -13,6 +13,7 @@ pub mod head;
 mod identity;
 mod interim;
 mod mirror;
+mod parts;
 mod request;
 mod retry;
 pub mod routing;
@@ -20,6 +21,7 @@ pub mod seam;
 #[cfg(test)]
 mod spelling;
 pub mod telemetry;
+mod undeclared;
 mod under_way;
 mod upgrade;
 mod upstream;
@@ -27,5 +29,7 @@ mod websocket;
 mod wire;
 
 pub use engine::{Config, Engine};
+pub use parts::Parts;
 pub use routing::Routes;
-pub use seam::{Carrier, Downstream, Io, OpenFailure, Server};
+pub use seam::{Carrier, Downstream, Io, OpenFailure, Opened, Permit, Server};
+pub use undeclared::Undeclared;

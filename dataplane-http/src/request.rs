@@ -10,13 +10,14 @@ mod response;
 mod understand;
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::request::Parts;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
+use tokio::task::JoinSet;
 
 use crate::answer::{Refusal, is_grpc};
 use crate::body::{Body, Source};
@@ -28,6 +29,7 @@ use crate::routing::Rule;
 use crate::seam::{Downstream, Owner};
 use crate::telemetry::{Found, Record};
 use crate::under_way::UnderWay;
+use crate::upstream::Pool;
 use crate::websocket;
 use crate::wire::Wire;
 pub(crate) use choose::Sending;
@@ -39,6 +41,9 @@ pub(crate) struct Connection {
     pub(crate) told: Told,
     pub(crate) found: Arc<Found>,
     pub(crate) owner: Arc<Owner>,
+    pub(crate) pool: Arc<Pool>,
+    /// Requests that have left HTTP: they are as much of the connection as those that have not.
+    pub(crate) left_http: Mutex<JoinSet<()>>,
     /// Its bytes, where it speaks HTTP/1.
     pub(crate) wire: Arc<Wire>,
     /// What is to be decided about again when something changes.
@@ -59,6 +64,13 @@ pub(crate) struct Asked {
 }
 
 impl Connection {
+    /// Carries what has left HTTP to its end.
+    fn leaves_http(&self, carrying: impl Future<Output = ()> + Send + 'static) {
+        let mut held = self.left_http.lock().unwrap_or_else(PoisonError::into_inner);
+        while held.try_join_next().is_some() {}
+        held.spawn(carrying);
+    }
+
     /// Reports a request that never became one: what was wrong with it was answered by the one who parses.
     pub(crate) fn malformed(&self, error: Option<&hyper::Error>) {
         let refusal = match (self.wire.refused(), error) {

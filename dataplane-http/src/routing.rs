@@ -24,6 +24,7 @@ use matching::{HostPattern, Match};
 #[derive(Debug)]
 pub struct CompiledRoute {
     name: String,
+    namespace: String,
     /// Seconds since 1970.
     created: i64,
     /// `NAMESPACE/NAME`, then the kind: what decides between routes of one age.

@@ -1,5 +1,5 @@
 //! Where the engine meets a plane: who is at the downstream end, and how bytes get to an endpoint. A plane opens,
-//! the engine decides; an endpoint is never opened without the proof that policy allows it.
+//! the engine decides; an application is never opened without the proof that policy allows it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -8,8 +8,10 @@ use futures::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 use trefoil_dataplane_core::Authorized;
 use trefoil_dataplane_core::balance::{Endpoint, Vantage, vantages};
+use trefoil_dataplane_core::forward::{Lease, Side, SideBytes};
 use trefoil_dataplane_core::identify::Peer;
-use trefoil_dataplane_core::state::{Locality, Service, Workload};
+use trefoil_dataplane_core::proxy::Failure;
+use trefoil_dataplane_core::state::{Locality, Protocol, Service, Workload};
 use trefoil_dataplane_core::telemetry::{Flag, Layer};
 
 /// Bytes both ways.
@@ -39,6 +41,18 @@ pub struct Downstream {
 }
 
 impl Downstream {
+    /// What the dialled port is declared to speak.
+    #[must_use]
+    pub fn declared(&self) -> Protocol {
+        if let Some(endpoint) = &self.endpoint {
+            return endpoint.workload.declared(endpoint.address.port());
+        }
+        let service = self.service.as_ref();
+        service
+            .and_then(|service| service.declared(self.destination.port()))
+            .unwrap_or(Protocol::Unknown)
+    }
+
     /// From where endpoints are chosen.
     pub(crate) fn vantages(&self) -> [Vantage<'_>; 2] {
         vantages(self.client.as_deref(), &self.said, &self.own)
@@ -83,13 +97,64 @@ pub struct OpenFailure {
     pub flag: Flag,
 }
 
+impl OpenFailure {
+    /// Of a `plane` that connects to applications, where nothing was decided.
+    #[must_use]
+    pub fn undecided(plane: Layer) -> Self {
+        Self {
+            reason: "nothing was decided about the request".into(),
+            layer: plane,
+            flag: Flag::Deny,
+        }
+    }
+
+    /// As `plane` sees it.
+    #[must_use]
+    pub fn of(failure: &Failure, plane: Layer, to: &Server) -> Self {
+        let outcome = failure.outcome(plane, to.endpoint.workload.plane());
+        Self {
+            reason: outcome.reason,
+            layer: outcome.layer.unwrap_or(plane),
+            flag: outcome.flag,
+        }
+    }
+}
+
+/// What allows a request to be sent to an endpoint.
+#[derive(Clone, Debug)]
+pub enum Permit {
+    /// Policy, which was decided here.
+    Authorized(Authorized),
+    /// Nothing was decided, at the client's end: the endpoint's plane decides, where it has one. No application of
+    /// the mesh is connected to by it.
+    Undecided,
+}
+
+/// A connection to an endpoint.
+pub struct Opened {
+    /// Its bytes.
+    pub io: Box<dyn Io>,
+    /// The tunnel that it is a stream of: nothing new is begun on it once that is to be left.
+    pub tunnel: Option<Arc<dyn Lease>>,
+}
+
+impl From<Side> for Opened {
+    fn from(side: Side) -> Self {
+        let bytes = SideBytes::from(side);
+        Self {
+            tunnel: bytes.lease(),
+            io: Box::new(bytes),
+        }
+    }
+}
+
 /// How a plane reaches an endpoint.
 pub trait Carrier: Send + Sync + 'static {
-    /// Bytes to the application, which `authorized` allows `downstream` to reach.
+    /// A connection to the endpoint, which `permit` allows `downstream` to reach.
     fn open<'a>(
         &'a self,
         to: &'a Server,
-        authorized: &'a Authorized,
+        permit: &'a Permit,
         downstream: &'a Downstream,
-    ) -> BoxFuture<'a, Result<Box<dyn Io>, OpenFailure>>;
+    ) -> BoxFuture<'a, Result<Opened, OpenFailure>>;
 }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll};
 
 use futures::task::AtomicWaker;
+use tokio::sync::watch;
 use trefoil_dataplane_core::Store;
 
 use crate::answer::Refusal;
@@ -88,18 +89,17 @@ impl UnderWay {
     }
 }
 
-/// What `server` is by now; none where it is gone.
+/// What `server` is by now; none where it is gone, or its address another's.
 pub(crate) fn as_known(store: &Store, server: &Server) -> Option<Server> {
     let mut now = server.clone();
-    now.endpoint.workload = store.workload(&server.endpoint.workload.uid)?;
-    Some(now)
+    let workload = store.workload(&server.endpoint.workload.uid)?;
+    let there = workload.addresses.contains(&server.endpoint.address.ip());
+    now.endpoint.workload = workload;
+    there.then_some(now)
 }
 
-/// Decides again about what is under way on `connection`, on each change from the first time it is polled. Never
-/// resolves.
-pub(crate) async fn reconsidered(connection: &Connection) -> Infallible {
-    let store = &connection.engine.store;
-    let mut changes = store.changes();
+/// Decides again about what is under way on `connection`, on each of these changes. Never resolves.
+pub(crate) async fn reconsidered(connection: &Connection, mut changes: watch::Receiver<u64>) -> Infallible {
     while changes.changed().await.is_ok() {
         connection
             .under_way

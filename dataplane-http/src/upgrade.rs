@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
+use trefoil_api::policy;
 use trefoil_dataplane_core::authorize::{Authorized, authorize};
 use trefoil_dataplane_core::balance::choose;
 use trefoil_dataplane_core::forward::Counters;
@@ -17,7 +18,7 @@ use trefoil_dataplane_core::telemetry::{self as connections, Flag, Layer, Outcom
 use crate::answer::Refusal;
 use crate::engine::Shared;
 use crate::request::{Asked, Connection};
-use crate::seam::{Downstream, Io, Server};
+use crate::seam::{Downstream, Io, Permit, Server};
 use crate::telemetry::Record;
 use crate::under_way::as_known;
 
@@ -73,8 +74,9 @@ async fn open(
     record.destination.identity = Some(to.workload.identity.clone());
     let authorized = authorized(engine, downstream, &server)?;
     record.allowed(&authorized);
-    let upstream = engine.carrier.open(&server, &authorized, downstream).await?;
-    Ok((server, upstream))
+    let permit = Permit::Authorized(authorized);
+    let opened = engine.carrier.open(&server, &permit, downstream).await?;
+    Ok((server, opened.io))
 }
 
 /// What was dialled, or an endpoint of it.
@@ -129,7 +131,7 @@ pub(crate) async fn switched(
         counters: &counters,
     };
     let cut = until_denied(&connection.engine, record.server.clone(), |server| {
-        connection.authorized(&asked, server).map(|_| ())
+        connection.permit(&asked, server).map(|_| ())
     });
     tokio::select! {
         ended = copy_bidirectional(&mut counted, &mut upstream) => match ended {
@@ -152,7 +154,7 @@ fn authorized(engine: &Shared, downstream: &Downstream, server: &Server) -> Resu
         &to.workload,
         source,
         to.address,
-        None,
+        policy::Asked::Bytes,
     );
     Ok(allowed?)
 }

@@ -12,10 +12,10 @@ use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::time::{Instant, timeout};
-use trefoil_dataplane_core::Authorized;
+use trefoil_dataplane_core::forward::Lease as Tunnel;
 
 use crate::body::Body;
-use crate::seam::{Carrier, Downstream, OpenFailure, Owner, Server};
+use crate::seam::{Carrier, Downstream, OpenFailure, Opened, Owner, Permit, Server};
 
 /// How long an unused connection is kept.
 const IDLE: Duration = Duration::from_secs(60);
@@ -41,6 +41,8 @@ pub(crate) enum Version {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key {
     owner: Arc<Owner>,
+    /// For which it was opened, as the other end was told.
+    service: Option<String>,
     uid: String,
     address: SocketAddr,
     version: Version,
@@ -52,7 +54,7 @@ pub(crate) struct Way<'a> {
     pub(crate) owner: &'a Arc<Owner>,
     pub(crate) downstream: &'a Downstream,
     pub(crate) server: &'a Server,
-    pub(crate) authorized: &'a Authorized,
+    pub(crate) permit: &'a Permit,
     pub(crate) version: Version,
     pub(crate) max_age: Duration,
 }
@@ -127,8 +129,14 @@ struct Slot {
 #[derive(Debug)]
 struct Kept<S> {
     sender: S,
+    tunnel: Option<Arc<dyn Tunnel>>,
     born: Instant,
     used: Instant,
+}
+
+/// Whether nothing new may be begun on a connection that was `born` then, in a `tunnel` or not.
+fn is_over(tunnel: Option<&Arc<dyn Tunnel>>, born: Instant, max_age: Duration) -> bool {
+    born + max_age <= Instant::now() || tunnel.is_some_and(|tunnel| tunnel.leaving())
 }
 
 enum Sender {
@@ -138,6 +146,7 @@ enum Sender {
 
 struct Connection {
     sender: Sender,
+    tunnel: Option<Arc<dyn Tunnel>>,
     born: Instant,
 }
 
@@ -159,6 +168,7 @@ impl Pool {
     ) -> Result<(Response<Incoming>, Lease), SendError> {
         let key = Key {
             owner: way.owner.clone(),
+            service: way.server.service.as_ref().map(|service| service.key()),
             uid: way.server.endpoint.workload.uid.clone(),
             address: way.server.endpoint.address,
             version: way.version,
@@ -199,21 +209,23 @@ impl Pool {
         let slot = slots.get_mut(key)?;
         let now = Instant::now();
         if let Some(shared) = &mut slot.shared {
-            if shared.sender.is_closed() || shared.born + max_age <= now {
+            if shared.sender.is_closed() || is_over(shared.tunnel.as_ref(), shared.born, max_age) {
                 slot.shared = None;
             } else {
                 shared.used = now;
                 return Some(Connection {
                     sender: Sender::Two(shared.sender.clone()),
+                    tunnel: shared.tunnel.clone(),
                     born: shared.born,
                 });
             }
         }
         while let Some(kept) = slot.idle.pop() {
             *idle -= 1;
-            if kept.sender.is_ready() && kept.born + max_age > now {
+            if kept.sender.is_ready() && !is_over(kept.tunnel.as_ref(), kept.born, max_age) {
                 return Some(Connection {
                     sender: Sender::One(kept.sender),
+                    tunnel: kept.tunnel,
                     born: kept.born,
                 });
             }
@@ -235,6 +247,7 @@ impl Pool {
         if let Sender::Two(sender) = &connection.sender {
             let kept = Kept {
                 sender: sender.clone(),
+                tunnel: connection.tunnel.clone(),
                 born: connection.born,
                 used: connection.born,
             };
@@ -243,14 +256,13 @@ impl Pool {
         Ok(connection)
     }
 
-    fn keep(&self, key: &Key, sender: http1::SendRequest<Body>, born: Instant) {
+    fn keep(&self, key: &Key, kept: Kept<http1::SendRequest<Body>>) {
         let mut held = self.lock();
         let Held { slots, idle } = &mut *held;
         let slot = slots.entry(key.clone()).or_default();
         if *idle < IDLE_ALL && slot.idle.len() < IDLE_EACH {
             *idle += 1;
-            let used = Instant::now();
-            slot.idle.push(Kept { sender, born, used });
+            slot.idle.push(kept);
         }
     }
 
@@ -280,10 +292,8 @@ impl Pool {
 }
 
 async fn connect_one(way: &Way<'_>) -> Result<Connection, SendError> {
-    let io = way
-        .carrier
-        .open(way.server, way.authorized, way.downstream)
-        .await?;
+    let opened = way.carrier.open(way.server, way.permit, way.downstream);
+    let Opened { io, tunnel } = opened.await?;
     let (sender, connection) = http1::Builder::new()
         .max_header_size(HEAD)
         .handshake(TokioIo::new(io))
@@ -292,15 +302,14 @@ async fn connect_one(way: &Way<'_>) -> Result<Connection, SendError> {
     tokio::spawn(connection.with_upgrades());
     Ok(Connection {
         sender: Sender::One(sender),
+        tunnel,
         born: Instant::now(),
     })
 }
 
 async fn connect_two(way: &Way<'_>) -> Result<Connection, SendError> {
-    let io = way
-        .carrier
-        .open(way.server, way.authorized, way.downstream)
-        .await?;
+    let opened = way.carrier.open(way.server, way.permit, way.downstream);
+    let Opened { io, tunnel } = opened.await?;
     let (sender, connection) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .initial_stream_window_size(WINDOWS.0)
@@ -312,6 +321,7 @@ async fn connect_two(way: &Way<'_>) -> Result<Connection, SendError> {
     tokio::spawn(connection);
     Ok(Connection {
         sender: Sender::Two(sender),
+        tunnel,
         born: Instant::now(),
     })
 }
@@ -319,20 +329,27 @@ async fn connect_two(way: &Way<'_>) -> Result<Connection, SendError> {
 impl Lease {
     /// The response has ended: the connection may be used again.
     pub(crate) fn give_back(self) {
-        let Sender::One(mut sender) = self.connection.sender else {
+        let Connection { sender, tunnel, born } = self.connection;
+        let Sender::One(sender) = sender else {
             return;
         };
-        let born = self.connection.born;
-        if born + self.max_age <= Instant::now() {
+        if is_over(tunnel.as_ref(), born, self.max_age) {
             return;
         }
-        if sender.is_ready() {
-            return self.pool.keep(&self.key, sender, born);
+        let mut kept = Kept {
+            sender,
+            tunnel,
+            born,
+            used: Instant::now(),
+        };
+        if kept.sender.is_ready() {
+            return self.pool.keep(&self.key, kept);
         }
         // Its own task has to notice the end first.
         tokio::spawn(async move {
-            if let Ok(Ok(())) = timeout(SETTLE, sender.ready()).await {
-                self.pool.keep(&self.key, sender, born);
+            if let Ok(Ok(())) = timeout(SETTLE, kept.sender.ready()).await {
+                kept.used = Instant::now();
+                self.pool.keep(&self.key, kept);
             }
         });
     }

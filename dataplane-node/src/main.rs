@@ -1,7 +1,7 @@
 //! The node proxy's binary: flags in, exit code out.
 
 use clap::Parser;
-use trefoil_dataplane_core::admin::{Format, LogLevel, ask};
+use trefoil_dataplane_process::admin::{Format, LogLevel, ask};
 use trefoil_node::flags::{AdminFlags, Command, Flags, LogFormat, RunFlags};
 use trefoil_node::{supervisor, worker};
 

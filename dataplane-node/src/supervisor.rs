@@ -25,13 +25,14 @@ use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use trefoil_dataplane_core::admin::LogLevel;
 use trefoil_dataplane_core::certificates::{Authority, AuthorityScope};
 use trefoil_dataplane_core::discovery::{self, ControlPlane, Discovery};
 use trefoil_dataplane_core::drain::Drained;
-use trefoil_dataplane_core::remember::Remember;
 use trefoil_dataplane_core::state::Isolation;
-use trefoil_dataplane_core::{Drain, Readiness, Store};
+use trefoil_dataplane_core::{Drain, Store};
+use trefoil_dataplane_process::Readiness;
+use trefoil_dataplane_process::admin::LogLevel;
+use trefoil_dataplane_process::remember::Remember;
 
 use self::counters::Counters;
 use self::feed::Feed;

@@ -12,11 +12,12 @@ use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
 use trefoil_api::proto::trefoil::worker::{Ready, from_worker};
-use trefoil_dataplane_core::admin::{Admin, Format, LogLevel};
 use trefoil_dataplane_core::certificates::Settings;
 use trefoil_dataplane_core::proxy::{Proxy, ProxyConfig, ProxyParts};
 use trefoil_dataplane_core::telemetry::{Layer, Metrics};
-use trefoil_dataplane_core::{Certificates, Drain, Store, memory, metrics_server};
+use trefoil_dataplane_core::{Certificates, Drain, Store};
+use trefoil_dataplane_process::admin::{Admin, Format, LogLevel};
+use trefoil_dataplane_process::{memory, metrics_server};
 use trefoil_packets::PacketSocket;
 
 use self::channel::Outbox;
@@ -36,7 +37,7 @@ pub enum WorkerError {
     Start(#[from] std::io::Error),
     /// No log.
     #[error("worker: {0}")]
-    Log(#[from] trefoil_dataplane_core::admin::LogError),
+    Log(#[from] trefoil_dataplane_process::admin::LogError),
     /// The channel to the supervisor failed.
     #[error("worker: {0}")]
     Channel(#[from] trefoil_packets::PacketError),

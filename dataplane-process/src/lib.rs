@@ -1,8 +1,14 @@
-//! A plane of one workload as a process: its options, its parts, what it shows to people, and its end. What it
-//! does with traffic is the plane's own: nothing here opens a port for it.
+//! Planes as processes: what they show to people, what they remember, how they begin and end; and, put together, the
+//! process of a plane of one workload. What it does with traffic is the plane's own: nothing here opens a port for it.
 
+pub mod admin;
+pub mod memory;
+pub mod metrics_server;
 mod options;
 mod question;
+pub mod readiness;
+pub mod remember;
+mod signals;
 #[cfg(test)]
 mod tests;
 
@@ -22,16 +28,19 @@ use trefoil_api::names::workload_uid;
 
 pub use options::{Options, Question};
 pub use question::QuestionError;
+pub use readiness::Readiness;
+pub use signals::Signals;
 
-use trefoil_dataplane_core::admin::{Admin, LogError, LogLevel};
 use trefoil_dataplane_core::certificates::{Authority, AuthorityScope, Settings};
 use trefoil_dataplane_core::discovery::{ControlPlane, Discovery, Held, Node, Status};
-use trefoil_dataplane_core::drain::{Drained, Signals};
+use trefoil_dataplane_core::drain::Drained;
 use trefoil_dataplane_core::proxy::{Proxy, ProxyConfig, ProxyParts};
-use trefoil_dataplane_core::remember::Remember;
 use trefoil_dataplane_core::sockets::listener;
 use trefoil_dataplane_core::telemetry::{Layer, Metrics};
-use trefoil_dataplane_core::{Certificates, Drain, Readiness, Store, metrics_server};
+use trefoil_dataplane_core::{Certificates, Drain, Store};
+
+use crate::admin::{Admin, LogError, LogLevel};
+use crate::remember::Remember;
 
 /// The last-known-good configuration, in the folder of state.
 const REMEMBERED: &str = "last-known-good";

@@ -8,7 +8,7 @@ use clap::Args;
 use serde::Serialize;
 use trefoil_api::names::{DEFAULT_TRUST_DOMAIN, MESH_NAMESPACE, port};
 
-use trefoil_dataplane_core::admin::Format;
+use crate::admin::Format;
 
 /// What a running plane needs to know.
 #[derive(Clone, Debug, Args, Serialize)]

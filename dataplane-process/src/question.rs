@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use http::StatusCode;
 
 use super::Question;
-use trefoil_dataplane_core::admin::{AskError, ask};
+use crate::admin::{AskError, ask};
 
 /// Why a question is not answered.
 #[derive(Debug, thiserror::Error)]

@@ -3,12 +3,13 @@
 
 mod options;
 mod placement;
+mod requests;
 mod run;
 
 use clap::Parser;
 
 use options::{Command, Options};
-use trefoil_dataplane_core::memory;
+use trefoil_dataplane_process::memory;
 
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();

@@ -8,36 +8,40 @@ use prometheus_client::registry::Registry;
 use serde_json::json;
 use trefoil_api::names::port;
 use trefoil_api::proto::trefoil::v1::Plane;
-use trefoil_dataplane_core::Store;
-use trefoil_dataplane_core::drain::Signals;
-use trefoil_dataplane_core::proxy::Pod;
+use trefoil_dataplane_core::proxy::{Pod, Requests};
 use trefoil_dataplane_core::sockets::{OwnNamespace, listen};
 use trefoil_dataplane_core::telemetry::Layer;
-use trefoil_dataplane_process::Process;
+use trefoil_dataplane_http::Parts;
+use trefoil_dataplane_process::{Process, Signals};
 
 use crate::options::Run;
 use crate::placement;
+use crate::requests::Reader;
 
 /// Serves until told to end.
 pub(crate) async fn run(options: &Run) -> anyhow::Result<()> {
     let signals = Signals::new().context("signals")?;
-    let store = Store::new();
-    store.set_registry_only(options.registry_only);
     let mut registry = Registry::default();
+    let (http, store) = Parts::new(&mut registry);
+    store.set_registry_only(options.registry_only);
     let sidecar = Process::new(&options.process, Layer::Sidecar, store, &mut registry)?;
     let sidecar = Arc::new(sidecar);
-    sidecar.listen_for_people(registry, options, |sidecar| {
+    let undeclared = http.undeclared.clone();
+    sidecar.listen_for_people(registry, options, move |sidecar| {
         let placement = placement::plane(&sidecar.store, &sidecar.workload);
-        json!({ "redirectedBy": placement.map(|plane: Plane| plane.as_str_name()) })
+        let redirected_by = placement.map(|plane: Plane| plane.as_str_name());
+        json!({ "redirectedBy": redirected_by, "undeclared": undeclared.ports(&sidecar.store.snapshot()) })
     })?;
-    tokio::spawn(sidecar.clone().serve(take));
+    tokio::spawn(sidecar.clone().serve(|sidecar: &Process| take(sidecar, http)));
     sidecar.until_drained(signals).await;
     Ok(())
 }
 
 /// Takes the workload's traffic, and leaves it when another plane does.
-fn take(sidecar: &Process) -> io::Result<()> {
-    sidecar.proxy.add_pod(pod(sidecar)?);
+fn take(sidecar: &Process, http: Parts) -> io::Result<()> {
+    let connections = sidecar.metrics.clone();
+    let reader = |home| Arc::new(Reader::new(&home, http, connections)) as Arc<dyn Requests>;
+    sidecar.proxy.add_reading_pod(pod(sidecar)?, reader);
     let (proxy, uid) = (sidecar.proxy.clone(), sidecar.options.pod_uid.clone());
     let retire = move || proxy.retire(&uid);
     tokio::spawn(placement::watch(

@@ -14,9 +14,9 @@ use trefoil_api::proto::istio::security::{Action, Authorization, Scope};
 use trefoil_api::proto::istio::workload::{Address, Workload, address};
 use trefoil_api::proto::trefoil::v1::{MeshSettings, Outbound};
 use trefoil_api::proto::type_url;
-use trefoil_dataplane_core::admin::ask;
 use trefoil_dataplane_core::discovery::Held;
-use trefoil_dataplane_core::remember::Remember;
+use trefoil_dataplane_process::admin::ask;
+use trefoil_dataplane_process::remember::Remember;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_trefoil-sidecar");
 
@@ -142,7 +142,12 @@ async fn serves_with_what_it_remembers_and_awaits_its_certificate() {
     };
     let mut held = Held::new();
     for one in [
-        response(type_url::AUTHORIZATION, "shop/nobody", &policy),
+        response(type_url::HTTP_AUTHORIZATION, "shop/nobody", &policy),
+        // There are no routes.
+        DeltaDiscoveryResponse {
+            type_url: type_url::HTTP_ROUTE.into(),
+            ..DeltaDiscoveryResponse::default()
+        },
         response(type_url::MESH_SETTINGS, MESH_SETTINGS, &settings),
         response(type_url::ADDRESS, &uid, &address),
     ] {

@@ -6,13 +6,13 @@ use std::net::SocketAddr;
 use futures::future::BoxFuture;
 use trefoil_dataplane_core::Authorized;
 use trefoil_dataplane_core::balance::Endpoint;
-use trefoil_dataplane_core::forward::{Side, TunnelBytes};
+use trefoil_dataplane_core::forward::Side;
 use trefoil_dataplane_core::hbone::{Opening, baggage};
 use trefoil_dataplane_core::identify::Peer;
 use trefoil_dataplane_core::proxy::{Failure, Home};
 use trefoil_dataplane_core::state::{Service, Workload};
 use trefoil_dataplane_core::telemetry::Layer;
-use trefoil_dataplane_http::{Carrier, Downstream, Io, OpenFailure, Server};
+use trefoil_dataplane_http::{Carrier, Downstream, OpenFailure, Opened, Permit, Server};
 
 /// Who is spoken for.
 pub(crate) struct Client<'c> {
@@ -49,10 +49,13 @@ impl Carrier for Hops {
     fn open<'a>(
         &'a self,
         to: &'a Server,
-        authorized: &'a Authorized,
+        permit: &'a Permit,
         downstream: &'a Downstream,
-    ) -> BoxFuture<'a, Result<Box<dyn Io>, OpenFailure>> {
+    ) -> BoxFuture<'a, Result<Opened, OpenFailure>> {
         Box::pin(async move {
+            let Permit::Authorized(authorized) = permit else {
+                return Err(OpenFailure::undecided(Layer::Waypoint));
+            };
             let client = Client {
                 peer: &downstream.peer,
                 source: downstream.source,
@@ -65,20 +68,9 @@ impl Carrier for Hops {
                 authorized,
                 client,
             );
-            match opened.await {
-                Ok(Side::Tcp(stream)) => Ok(Box::new(stream) as Box<dyn Io>),
-                Ok(Side::Tunnel(stream)) => Ok(Box::new(TunnelBytes::new(stream)) as Box<dyn Io>),
-                Err(failure) => Err(told(&failure)),
-            }
+            let side = opened.await;
+            side.map(Opened::from)
+                .map_err(|failure| OpenFailure::of(&failure, Layer::Waypoint, to))
         })
-    }
-}
-
-fn told(failure: &Failure) -> OpenFailure {
-    let outcome = failure.outcome(Layer::Waypoint, None);
-    OpenFailure {
-        reason: outcome.reason,
-        layer: outcome.layer.unwrap_or(Layer::Waypoint),
-        flag: outcome.flag,
     }
 }

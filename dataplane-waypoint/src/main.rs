@@ -2,7 +2,7 @@
 //! flags, builds the parts, runs until a signal, drains.
 
 use clap::Parser;
-use trefoil_dataplane_core::memory;
+use trefoil_dataplane_process::memory;
 use trefoil_waypoint::options::{Command, Options};
 use trefoil_waypoint::run;
 

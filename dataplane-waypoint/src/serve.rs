@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use tokio::sync::OwnedSemaphorePermit;
+use trefoil_api::policy::Asked;
 use trefoil_dataplane_core::authorize;
 use trefoil_dataplane_core::balance::{Endpoint, choose, vantages};
 use trefoil_dataplane_core::forward::{Side, TunnelBytes, TunnelStream};
@@ -12,28 +13,27 @@ use trefoil_dataplane_core::hbone::Incoming;
 use trefoil_dataplane_core::proxy::{Failure, Home, Proxy, Reached, Stream, Tracked, Waypoint};
 use trefoil_dataplane_core::state::{Protocol, Service, Tunnel};
 use trefoil_dataplane_core::telemetry::{self as connections, Layer, Record, Reporter};
-use trefoil_dataplane_http::telemetry::Metrics;
-use trefoil_dataplane_http::{Config, Engine, Routes};
+use trefoil_dataplane_http::{Config, Engine, Parts};
 
 use crate::arrival::{Arrival, arrival};
 use crate::hop::{Client, Hops, open};
 use crate::target::Target;
 
 /// Serves a waypoint from now on: its tunnels, and in them what is declared to be HTTP or seems to be, by these
-/// routes.
-pub fn serve(
-    proxy: &Arc<Proxy>,
-    waypoint: Waypoint,
-    routes: Routes,
-    requests: Metrics,
-    connections: connections::Metrics,
-) {
+/// parts.
+pub fn serve(proxy: &Arc<Proxy>, waypoint: Waypoint, http: Parts, connections: connections::Metrics) {
+    let Parts {
+        routes,
+        requests,
+        undeclared,
+    } = http;
     let config = Config {
         plane: Layer::Waypoint,
         reporter: Reporter::Waypoint,
         identity: Some(waypoint.identity.clone()),
         requests,
         connections,
+        undeclared,
     };
     proxy.add_waypoint(waypoint, |home| {
         let store = home.store().clone();
@@ -162,7 +162,7 @@ async fn reach(home: &Home, arrival: &Arrival, record: &mut Record) -> Result<(S
         record.tunnel_address = Some(endpoint.plane());
     }
     let (store, peer) = (home.store(), &arrival.peer);
-    let authorized = authorize(store, peer, server, source.ip(), destination, None)?;
+    let authorized = authorize(store, peer, server, source.ip(), destination, Asked::Bytes)?;
     record.allowed(&authorized);
     let client = Client {
         peer,

@@ -30,18 +30,12 @@ impl Target {
     /// What the dialled port is declared to speak, by any service of it.
     #[must_use]
     pub fn protocol(&self) -> Protocol {
-        let declared = match self {
+        match self {
             Self::Service { service, address } => {
-                let mut ports = service.ports.iter();
-                ports.find(|port| port.service_port == address.port())
+                service.declared(address.port()).unwrap_or(Protocol::Unknown)
             }
-            Self::Workload(endpoint) => {
-                let ports = endpoint.workload.services.values().flatten();
-                let mut ports = ports.filter(|port| port.target_port == Some(endpoint.address.port()));
-                ports.find(|port| port.protocol != Protocol::Unknown)
-            }
-        };
-        declared.map_or(Protocol::Unknown, |port| port.protocol)
+            Self::Workload(endpoint) => endpoint.workload.declared(endpoint.address.port()),
+        }
     }
 }
 

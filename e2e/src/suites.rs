@@ -5,12 +5,14 @@ mod asking;
 mod commands;
 mod demo;
 mod foreign;
+mod http;
 mod kubernetes;
 mod layers;
 mod limits;
 mod matrix;
 mod nginx;
 mod programs;
+mod requests;
 mod survival;
 mod switch;
 mod theft;
@@ -92,6 +94,11 @@ const SUITES: &[Suite] = &[
         name: "ztunnel",
         minimum: 35,
         run: |report| Box::pin(foreign::run(report)),
+    },
+    Suite {
+        name: "requests",
+        minimum: 20,
+        run: |report| Box::pin(requests::run(report)),
     },
     Suite {
         name: "waypoint",

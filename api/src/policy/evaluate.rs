@@ -92,7 +92,7 @@ impl Match {
                 *port == connection.port
             })
             && kind(&self.service_accounts, &self.not_service_accounts, account)
-            && (self.http.as_ref()).is_none_or(|http| http.matches(connection.request.as_ref(), action))
+            && (self.http.as_ref()).is_none_or(|http| http.matches(&connection.asked, action))
     }
 
     fn is_empty(&self) -> bool {

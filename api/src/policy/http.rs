@@ -19,6 +19,23 @@ pub struct Request<'a> {
     pub headers: &'a dyn Headers,
 }
 
+/// What is known of what is asked on a connection.
+#[derive(Clone, Copy, Debug)]
+pub enum Asked<'a> {
+    /// Bytes, which nobody reads.
+    Bytes,
+    /// Requests, none of which was read yet: the question is whether any could be allowed.
+    Unread,
+    /// This request.
+    Request(Request<'a>),
+}
+
+impl<'a> From<Request<'a>> for Asked<'a> {
+    fn from(request: Request<'a>) -> Self {
+        Self::Request(request)
+    }
+}
+
 /// Header fields of a request.
 pub trait Headers: std::fmt::Debug + Sync {
     /// The value of a field, those of several joined by commas (RFC 9110, section 5.3); none where there is none.
@@ -48,10 +65,12 @@ pub(super) struct Header {
 
 impl Http {
     /// Where nothing can be read, an Allow never matches and a Deny matches whatever was asked: what would
-    /// have had to be inspected is refused.
-    pub(super) fn matches(&self, request: Option<&Request<'_>>, action: Action) -> bool {
-        let Some(request) = request else {
-            return action == Action::Deny;
+    /// have had to be inspected is refused. Of what is still to be read the most is hoped.
+    pub(super) fn matches(&self, asked: &Asked<'_>, action: Action) -> bool {
+        let request = match asked {
+            Asked::Bytes => return action == Action::Deny,
+            Asked::Unread => return action == Action::Allow,
+            Asked::Request(request) => request,
         };
         kind(&self.methods, &self.not_methods, |text| {
             text.matches(request.method)

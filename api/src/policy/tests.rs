@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use proptest::prelude::*;
 
-use super::{Connection, Reason, Verdict, audit, compile, evaluate};
+use super::{Asked, Connection, Reason, Verdict, audit, compile, evaluate};
 use crate::Identity;
 use crate::proto::istio::security::string_match::MatchType;
 use crate::proto::istio::security::{Action, Address, Authorization, Clause, Match, Rule, StringMatch};
@@ -40,7 +40,7 @@ fn verdict(policies: &[Authorization], peer: Option<&Identity>, port: u16) -> Ve
         source: "10.0.0.1".parse().expect("address"),
         destination: "10.0.0.2".parse().expect("address"),
         port,
-        request: None,
+        asked: Asked::Bytes,
     };
     evaluate(&compiled, &connection)
 }
@@ -98,7 +98,7 @@ fn the_audit_names_what_would_have_denied() {
         source: "10.0.0.1".parse().unwrap(),
         destination: "10.0.0.2".parse().unwrap(),
         port: 80,
-        request: None,
+        asked: Asked::Bytes,
     };
     let all = [
         dry("denies", Action::Deny, everybody.clone()),
@@ -417,7 +417,7 @@ proptest! {
     ) {
         let peer = peer.map(|account| Identity::new("cluster.local", "shop", account).expect("valid"));
         let compiled: Vec<_> = policies.iter().map(|one| compile(one).expect("valid")).collect();
-        let connection = Connection { peer: peer.as_ref(), source, destination, port, request: None };
+        let connection = Connection { peer: peer.as_ref(), source, destination, port, asked: Asked::Bytes };
         let seen = Seen {
             principal: peer.as_ref().map(Identity::principal).unwrap_or_default(),
             namespace: peer.as_ref().map(|peer| peer.namespace().to_owned()).unwrap_or_default(),

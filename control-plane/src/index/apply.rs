@@ -339,7 +339,7 @@ fn replace<K: Ord, V: PartialEq>(
     true
 }
 
-fn put<K: Ord, V: Ord + Clone>(
+pub(super) fn put<K: Ord, V: Ord + Clone>(
     sets: &mut std::collections::BTreeMap<K, BTreeSet<V>>,
     at: K,
     key: &V,

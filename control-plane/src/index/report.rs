@@ -96,7 +96,7 @@ impl PolicyReport {
                 _ => "match whatever the HTTP request is",
             };
             let message = format!(
-                "no plane reads HTTP on the way to {}: there {} {effect}, so that nothing passes uninspected; give them a waypoint",
+                "no plane reads HTTP on the way to {}: there {} {effect}, so that nothing passes uninspected; give them a waypoint or sidecars",
                 some_of(uninspected),
                 rules.join(", ")
             );
@@ -126,7 +126,7 @@ impl PolicyReport {
 }
 
 /// The first few by name, and how many more.
-fn some_of(keys: &[&ObjectKey]) -> String {
+pub(super) fn some_of(keys: &[impl ToString]) -> String {
     const SHOWN: usize = 5;
     let shown: Vec<String> = keys.iter().take(SHOWN).map(ToString::to_string).collect();
     match keys.len().saturating_sub(SHOWN) {

@@ -12,6 +12,7 @@ use trefoil_api::routes::{self, GATEWAY_GROUP, GrpcSpec, HttpSpec, MirrorRef, Pa
 
 use super::apply::in_namespace;
 use super::facts::RouteObject;
+use super::report::some_of;
 use super::services::resource_name;
 use super::snapshot::{Encoded, ResourceKind};
 use super::statuses::{ObjectStatus, StatusKind, condition};
@@ -209,16 +210,13 @@ impl Index {
                 String::new()
             }
         });
-        // Routes of clients' namespaces are for clients' own planes, none of which reads HTTP yet.
-        let producer = |parent: &&ParentRef| {
-            parent.is_service()
-                && parent_key(&key.namespace, parent).namespace == key.namespace
-                && self.service_of_parent(&key.namespace, parent).is_ok()
+        let known = |parent: &&ParentRef| {
+            parent.is_service() && self.service_of_parent(&key.namespace, parent).is_ok()
         };
         let parents: Vec<RouteParent> = spec
             .parents()
             .iter()
-            .filter(producer)
+            .filter(known)
             .map(|parent| RouteParent {
                 service: resource_name(&parent_key(&key.namespace, parent)),
                 port: self
@@ -342,26 +340,34 @@ impl Index {
     /// Whether a plane on the path applies the route, and which clients it is not applied for.
     fn applied(&self, key: &ObjectKey, parent: &ParentRef) -> (bool, &'static str, String) {
         let service = parent_key(&key.namespace, parent);
-        if service.namespace != key.namespace {
-            let message = format!(
-                "a route of another namespace than its Service's is for the sidecars of clients in {}, which do not read HTTP yet: the requests of none of them are routed by it",
-                key.namespace
-            );
-            return (false, "NoPlane", message);
+        let consumer = service.namespace != key.namespace;
+        let waypoint = self.service_waypoints.get(&service).filter(|_| !consumer);
+        if let Some(waypoint) = waypoint {
+            let message = format!("by waypoint {waypoint}; clients outside of the mesh are not routed by it");
+            return (true, "Applied", message);
         }
-        match self.service_waypoints.get(&service) {
-            Some(waypoint) => {
-                let message =
-                    format!("by waypoint {waypoint}; clients outside of the mesh are not routed by it");
-                (true, "Applied", message)
-            }
-            None => {
-                let message = format!(
-                    "no plane on the path of Service {service} reads HTTP: the requests of all its clients, with a sidecar, ambient or outside of the mesh, are not routed by it; give it a waypoint"
-                );
-                (false, "NoPlane", message)
-            }
+        let (whose, remedy) = match consumer {
+            true => (
+                format!("clients in {}", key.namespace),
+                "give them sidecars".to_owned(),
+            ),
+            false => (
+                "its clients".to_owned(),
+                format!("give Service {service} a waypoint"),
+            ),
+        };
+        let of = |namespace: &&String| !consumer || **namespace == key.namespace;
+        let unread: Vec<&str> = self.unread.keys().filter(of).map(String::as_str).collect();
+        if unread.is_empty() {
+            let message =
+                format!("by the sidecars of {whose}; clients outside of the mesh are not routed by it");
+            return (true, "Applied", message);
         }
+        let message = format!(
+            "by the sidecars of {whose} only: no plane reads the requests of ambient clients in {}, nor of those outside of the mesh, which are not routed by it; {remedy}",
+            some_of(&unread)
+        );
+        (false, "NoPlane", message)
     }
 }
 

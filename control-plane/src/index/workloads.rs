@@ -9,7 +9,7 @@ use trefoil_api::proto::istio::workload as message;
 use trefoil_api::proto::trefoil::v1::{Placement, Plane};
 use trefoil_api::proto::type_url;
 
-use super::apply::in_namespace;
+use super::apply::{in_namespace, put};
 use super::facts::{Endpoint, Pod, Slice};
 use super::guards::Guarding;
 use super::services::{alias, octets, resource_name};
@@ -86,6 +86,7 @@ impl Index {
             None => {
                 self.set_strict(&name, None);
                 self.note_guarding(key, &Guarding::default(), BTreeSet::new());
+                self.note_unread(key, false);
                 None
             }
             Some(pod) => {
@@ -95,6 +96,7 @@ impl Index {
                 let guarding = self.guarding(key, &pod, &membership.keys);
                 let uninspected = self.uninspected_policies(key, &pod, &membership.keys, &guarding);
                 self.note_guarding(key, &guarding, uninspected);
+                self.note_unread(key, self.plane(&pod).0 == Plane::Node);
                 Some(
                     self.pod_workload(key, &pod, membership, &guarding, strict)
                         .encode(),
@@ -113,6 +115,16 @@ impl Index {
         self.findings.set("pod", key, guarding.fault.clone());
     }
 
+    /// Remembers whether a pod of the mesh has a plane that reads no HTTP: the routes of its namespace, and those of
+    /// services that have no waypoint, say whose clients they are not applied for.
+    fn note_unread(&mut self, key: &ObjectKey, unread: bool) {
+        let before = self.unread.contains_key(&key.namespace);
+        put(&mut self.unread, key.namespace.clone(), key, unread);
+        if before != self.unread.contains_key(&key.namespace) {
+            self.dirty.routes.extend(self.routes.keys().cloned());
+        }
+    }
+
     /// Policies that ask something of requests to a pod which no plane reads.
     fn uninspected_policies(
         &self,
@@ -122,7 +134,8 @@ impl Index {
         guarding: &Guarding,
     ) -> BTreeSet<ObjectKey> {
         let of_mesh = pod.may_be_acted_for(&key.namespace);
-        if !of_mesh || guarding.is_inspected() || guarding.of_waypoint {
+        let by_sidecar = self.plane(pod).0 == Plane::Sidecar;
+        if !of_mesh || by_sidecar || guarding.is_inspected() || guarding.of_waypoint {
             return BTreeSet::new();
         }
         let subject = Subject {

@@ -8,7 +8,7 @@ use trefoil_api::Identity;
 use trefoil_api::crd::{
     Action, AuthorizationPolicySpec, MtlsMode, Operation, PeerAuthenticationSpec, Rule, Source, When,
 };
-use trefoil_api::policy::{Connection, Headers, Request, compile, evaluate};
+use trefoil_api::policy::{Asked, Connection, Headers, Request, compile, evaluate};
 use trefoil_api::proto::istio::security::{Authorization, Scope};
 
 use super::{Effective, authorization, peer_authentication};
@@ -53,7 +53,7 @@ fn evaluated(policies: &[Authorization], seen: &Seen, reads: bool) -> bool {
         source: seen.source,
         destination: "10.0.0.9".parse().expect("address"),
         port: seen.port,
-        request: reads.then_some(request),
+        asked: if reads { request.into() } else { Asked::Bytes },
     };
     evaluate(&compiled, &connection).allows()
 }

@@ -52,7 +52,7 @@ pub(super) async fn findings(client: &Client) -> anyhow::Result<Vec<(String, Str
 /// What to do about a condition that does not hold. Its message says what holds until then.
 fn remedy(unmet: &Unmet) -> &'static str {
     match unmet.reason.as_str() {
-        "NeedsHttp" => "take methods, paths, hosts and request keys out of its rules: nothing reads HTTP yet",
+        "NeedsHttp" => "give the workloads a waypoint (`trefoilctl waypoint apply`) or sidecars",
         _ => "correct the policy as its status says",
     }
 }

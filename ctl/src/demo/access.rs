@@ -1,4 +1,4 @@
-//! Reads the planes' access logs: what each says about a connection that it carried or refused.
+//! Reads the planes' access logs: what each says about a connection or a request that it carried or refused.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -7,7 +7,7 @@ use trefoil_api::proto::trefoil::v1 as extension;
 use trefoil_api::proto::type_url;
 
 use super::*;
-use crate::state::tests::{guarded, of_policies, of_workloads, policy, removal, workload};
+use crate::state::fixtures::{guarded, of_policies, of_workloads, policy, removal, workload};
 
 fn store(policies: &[Authorization], named: &[&str]) -> Store {
     let store = Store::new();
@@ -43,7 +43,14 @@ fn web() -> Peer {
 fn ask(store: &Store, peer: &Peer) -> Result<Authorized, Denied> {
     let server = store.workload("Kubernetes//Pod/shop/cart").expect("held");
     let destination = "10.0.0.1:8080".parse().expect("an address");
-    authorize(store, peer, &server, [10, 0, 0, 9].into(), destination, None)
+    authorize(
+        store,
+        peer,
+        &server,
+        [10, 0, 0, 9].into(),
+        destination,
+        Asked::Bytes,
+    )
 }
 
 const WEB: &str = "cluster.local/ns/shop/sa/web";

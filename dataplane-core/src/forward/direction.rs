@@ -38,6 +38,16 @@ impl<'c, R: Reader, W: Writer> Direction<'c, R, W> {
         }
     }
 
+    /// Of which this was read already.
+    pub(super) fn behind(mut self, read: Bytes) -> Self {
+        if !read.is_empty() {
+            self.counters.add(self.towards, read.len());
+            // The reader has been told that it was taken.
+            self.state = State::Writing(read, 0);
+        }
+        self
+    }
+
     /// Ready once the reader has ended and the writer was told; polled on, it still notices a broken reader.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broke>> {
         loop {

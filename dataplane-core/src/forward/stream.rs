@@ -1,16 +1,18 @@
-//! A stream of an HBONE tunnel as bytes that are read and written, for what speaks a protocol over it. An end is
+//! A side as bytes that are read and written, for what speaks a protocol over it. In a stream of an HBONE tunnel an end is
 //! END_STREAM, a reset an error; the other end may send more only as bytes are read. Dropped before both
 //! directions have ended, it resets the stream: it never looks as if it had ended.
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 
 use super::tunnel::poll_room;
-use super::{Broken, TunnelStream};
+use super::{Begun, Broken, Counters, Lease, Side, TunnelStream};
 
 #[cfg(test)]
 mod tests;
@@ -108,5 +110,137 @@ impl AsyncWrite for TunnelBytes {
             self.finished = true;
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+/// A side, read and written, and counted where it is the client's.
+#[derive(Debug)]
+pub struct SideBytes {
+    side: Either,
+    counters: Option<Arc<Counters>>,
+}
+
+#[derive(Debug)]
+enum Either {
+    Tcp(TcpStream),
+    Tunnel(TunnelBytes),
+}
+
+impl From<Side> for SideBytes {
+    fn from(side: Side) -> Self {
+        let side = match side {
+            Side::Tcp(stream) => Either::Tcp(stream),
+            Side::Tunnel(stream) => Either::Tunnel(TunnelBytes::new(stream)),
+        };
+        Self { side, counters: None }
+    }
+}
+
+impl SideBytes {
+    /// The tunnel that it is a stream of, where this end uses one.
+    #[must_use]
+    pub fn lease(&self) -> Option<Arc<dyn Lease>> {
+        match &self.side {
+            Either::Tcp(_) => None,
+            Either::Tunnel(bytes) => bytes.stream.lease().cloned(),
+        }
+    }
+
+    /// The client's side, whose bytes are counted.
+    #[must_use]
+    pub fn counted(self, counters: Arc<Counters>) -> Self {
+        let counters = Some(counters);
+        Self { counters, ..self }
+    }
+
+    /// The side again, of which `read` was read and not acted upon. Nothing may have been written to it.
+    #[must_use]
+    pub fn begun(self, read: Bytes) -> Begun {
+        match self.side {
+            Either::Tcp(stream) => Begun {
+                side: Side::Tcp(stream),
+                read,
+            },
+            Either::Tunnel(TunnelBytes { stream, unread, .. }) => {
+                // What is released here is taken from what its reader will say to have taken: nothing of it.
+                let mut stream = stream;
+                let _ = stream.receive.flow_control().release_capacity(unread.len());
+                let all = match unread.is_empty() {
+                    true => read,
+                    false => Bytes::from([read, unread].concat()),
+                };
+                Begun {
+                    side: Side::Tunnel(stream),
+                    read: all,
+                }
+            }
+        }
+    }
+}
+
+impl AsyncRead for SideBytes {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = match &mut self.side {
+            Either::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Either::Tunnel(stream) => Pin::new(stream).poll_read(cx, buffer),
+        };
+        if let (Poll::Ready(Ok(())), Some(counters)) = (&read, &self.counters) {
+            counters.received(buffer.filled().len() - before);
+        }
+        read
+    }
+}
+
+impl AsyncWrite for SideBytes {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = match &mut self.side {
+            Either::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Either::Tunnel(stream) => Pin::new(stream).poll_write(cx, bytes),
+        };
+        self.sent(written)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.side {
+            Either::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Either::Tunnel(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.side {
+            Either::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Either::Tunnel(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = match &mut self.side {
+            Either::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
+            Either::Tunnel(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
+        };
+        self.sent(written)
+    }
+}
+
+impl SideBytes {
+    fn sent(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let (Poll::Ready(Ok(count)), Some(counters)) = (&written, &self.counters) {
+            counters.sent(*count);
+        }
+        written
     }
 }

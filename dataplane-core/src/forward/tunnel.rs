@@ -1,7 +1,8 @@
 //! A stream of an HBONE tunnel as the side of a connection. The other end may send more only as what it sent
 //! has been written on, so a reader that stalls here stalls it there.
 
-use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
@@ -18,8 +19,14 @@ const COALESCED: usize = 16 * 1024;
 pub struct TunnelStream {
     pub(super) send: SendStream<Bytes>,
     pub(super) receive: RecvStream,
-    /// What the stream's life holds, such as its place in a tunnel.
-    _lease: Option<Box<dyn Any + Send + Sync>>,
+    /// Its place in a tunnel, for as long as the stream lives.
+    lease: Option<Arc<dyn Lease>>,
+}
+
+/// The use of a tunnel.
+pub trait Lease: fmt::Debug + Send + Sync {
+    /// The tunnel takes no new streams: its other end has asked to leave, or it is old.
+    fn leaving(&self) -> bool;
 }
 
 impl TunnelStream {
@@ -29,15 +36,21 @@ impl TunnelStream {
         Self {
             send,
             receive,
-            _lease: None,
+            lease: None,
         }
     }
 
     /// Keeps `lease` until the stream is gone.
     #[must_use]
-    pub fn holding(mut self, lease: impl Any + Send + Sync) -> Self {
-        self._lease = Some(Box::new(lease));
+    pub fn holding(mut self, lease: Arc<dyn Lease>) -> Self {
+        self.lease = Some(lease);
         self
+    }
+
+    /// Its tunnel, where it is this end that uses one.
+    #[must_use]
+    pub fn lease(&self) -> Option<&Arc<dyn Lease>> {
+        self.lease.as_ref()
     }
 
     /// Resets the stream.
@@ -61,8 +74,8 @@ impl TunnelStream {
     }
 }
 
-impl std::fmt::Debug for TunnelStream {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for TunnelStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("TunnelStream")
             .field(&self.receive.stream_id())
             .finish()

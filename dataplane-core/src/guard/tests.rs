@@ -1,6 +1,6 @@
 use super::*;
 use crate::hbone::Claim;
-use crate::state::tests::{guarded, known_workload, workload};
+use crate::state::fixtures::{guarded, known_workload, workload};
 
 fn identity(account: &str) -> Identity {
     Identity::new("cluster.local", "shop", account).expect("an identity")

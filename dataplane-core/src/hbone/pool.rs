@@ -3,8 +3,9 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,7 +21,7 @@ use trefoil_api::Identity;
 
 use super::tunnel::{OpenError, Remedy, drive, handshake, open};
 use super::{Opening, Window};
-use crate::forward::TunnelStream;
+use crate::forward::{self, TunnelStream};
 
 #[cfg(test)]
 mod tests;
@@ -95,10 +96,19 @@ struct Tunnel {
     users: AtomicUsize,
     /// Of all time.
     uses: AtomicUsize,
+    /// It is not to be found any more.
+    taken_out: AtomicBool,
 }
 
 /// The use of a tunnel by one stream.
+#[derive(Debug)]
 struct Lease(Arc<Tunnel>);
+
+impl forward::Lease for Lease {
+    fn leaving(&self) -> bool {
+        self.0.taken_out.load(Ordering::Relaxed) || self.0.left()
+    }
+}
 
 impl Pool {
     /// Opens a stream to the plane at `place`. Where there is no tunnel to share, `connect` starts one, which
@@ -124,7 +134,7 @@ impl Pool {
                 Err(error) => Err(error),
             };
             match result {
-                Ok(stream) => return Ok(stream.holding(lease)),
+                Ok(stream) => return Ok(stream.holding(Arc::new(lease))),
                 Err(error) if attempt < attempts(&error) => {
                     tracing::debug!(%address, %error, "the tunnel takes no more streams: trying another");
                     take_out(&self.tunnels, address, Arc::as_ptr(&lease.0));
@@ -187,6 +197,7 @@ impl Pool {
             ready: told.map(move |told| told.unwrap_or_else(ended)).boxed().shared(),
             users: AtomicUsize::new(0),
             uses: AtomicUsize::new(0),
+            taken_out: AtomicBool::new(false),
         });
         let (address, config) = (place.address, place.config);
         let (tunnels, this) = (Arc::downgrade(&self.tunnels), Arc::downgrade(&tunnel));
@@ -278,6 +289,17 @@ impl Tunnel {
     }
 }
 
+impl Tunnel {
+    /// Whether it stood, and its other end has asked to leave or is gone.
+    fn left(&self) -> bool {
+        let Some(Ok(send)) = self.ready.peek() else {
+            return false;
+        };
+        let mut now = Context::from_waker(Waker::noop());
+        matches!(send.clone().poll_ready(&mut now), Poll::Ready(Err(_)))
+    }
+}
+
 impl Drop for Lease {
     fn drop(&mut self) {
         self.0.users.fetch_sub(1, Ordering::Relaxed);
@@ -301,7 +323,11 @@ fn lock(tunnels: &Tunnels) -> MutexGuard<'_, HashMap<SocketAddr, Vec<Arc<Tunnel>
 fn take_out(tunnels: &Tunnels, address: SocketAddr, tunnel: *const Tunnel) {
     let mut tunnels = lock(tunnels);
     if let Some(there) = tunnels.get_mut(&address) {
-        there.retain(|other| !std::ptr::eq(Arc::as_ptr(other), tunnel));
+        there.retain(|other| {
+            let it = std::ptr::eq(Arc::as_ptr(other), tunnel);
+            other.taken_out.fetch_or(it, Ordering::Relaxed);
+            !it
+        });
         if there.is_empty() {
             tunnels.remove(&address);
         }

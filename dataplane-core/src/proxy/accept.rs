@@ -11,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::pod::Served;
+use super::requests::Reader;
 use super::tunnels::Streams;
 use super::{Proxy, inbound, outbound, tunnels};
 use crate::sockets::canonical;
@@ -19,9 +20,9 @@ use crate::sockets::canonical;
 #[derive(Clone)]
 pub(super) enum Capture {
     /// The pod dialled.
-    Outbound,
+    Outbound(Reader),
     /// Somebody dialled the pod.
-    Plaintext,
+    Plaintext(Reader),
     /// Somebody's plane dialled this one, for what becomes of such streams.
     Hbone(Streams),
 }
@@ -72,14 +73,20 @@ fn start(
     let (proxy, serving) = (proxy.clone(), pod.clone());
     let tasks = &pod.drain;
     match capture {
-        Capture::Outbound => drop(tasks.spawn(async move {
-            outbound::serve(proxy, serving, stream, source).await;
-            drop(permit);
-        })),
-        Capture::Plaintext => drop(tasks.spawn(async move {
-            inbound::serve(proxy, serving, stream, source).await;
-            drop(permit);
-        })),
+        Capture::Outbound(reader) => {
+            let reader = reader.clone();
+            drop(tasks.spawn(async move {
+                outbound::serve(proxy, serving, reader, stream, source).await;
+                drop(permit);
+            }));
+        }
+        Capture::Plaintext(reader) => {
+            let reader = reader.clone();
+            drop(tasks.spawn(async move {
+                inbound::serve(proxy, serving, reader, stream, source).await;
+                drop(permit);
+            }));
+        }
         Capture::Hbone(streams) => {
             let streams = streams.clone();
             drop(tasks.spawn(async move {
@@ -92,8 +99,8 @@ fn start(
 /// Leave to take one more connection. None if the budget was closed, which it never is.
 async fn permit(proxy: &Proxy, pod: &Served, capture: &Capture) -> Option<OwnedSemaphorePermit> {
     let (budget, name): (&Arc<Semaphore>, _) = match capture {
-        Capture::Outbound => (&pod.budget.outbound, "outbound"),
-        Capture::Plaintext => (&pod.budget.inbound, "inbound"),
+        Capture::Outbound(_) => (&pod.budget.outbound, "outbound"),
+        Capture::Plaintext(_) => (&pod.budget.inbound, "inbound"),
         Capture::Hbone(_) => (&pod.budget.strangers, "strangers"),
     };
     if let Ok(permit) = budget.clone().try_acquire_owned() {

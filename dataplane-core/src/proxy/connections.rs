@@ -3,12 +3,13 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use serde::Serialize;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+use trefoil_api::policy::Asked;
 
 use super::failure::Failure;
 use crate::Store;
@@ -61,11 +62,22 @@ pub(super) struct Live {
     pub(super) peer: Peer,
     /// xDS uid of the server, of connections that are decided here.
     pub(super) server: String,
-    /// The waypoint that it was handed to decides about it.
-    pub(super) handed_over: AtomicBool,
+    /// Who decides about it; none until that is known, and it is decided.
+    pub(super) decided_by: OnceLock<DecidedBy>,
     pub(super) counters: Arc<Counters>,
     pub(super) since: Instant,
     pub(super) cut: Mutex<Option<oneshot::Sender<Denied>>>,
+}
+
+/// Who decides about what a connection carries.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum DecidedBy {
+    /// This plane, as bytes.
+    Plane,
+    /// The waypoint that it was handed to.
+    Waypoint,
+    /// Whoever reads its requests: it is cut once none of them could be allowed.
+    Reader,
 }
 
 /// All connections of a proxy.
@@ -91,12 +103,18 @@ impl Live {
             return;
         };
         let (source, destination) = (self.source.ip(), self.destination);
-        let decided = match &server.guard {
+        let asked = match self.decided_by.get() {
+            // It will be, by what is known then.
+            None => return,
+            Some(DecidedBy::Plane) => Asked::Bytes,
+            Some(DecidedBy::Reader) => Asked::Unread,
             // The waypoint cuts what it no longer allows, from its end.
-            Some(Guard::Closed(reason)) => Err(Denied::Closed(reason.clone())),
-            _ if self.handed_over.load(Ordering::Relaxed) => Ok(()),
-            _ => authorize(store, &self.peer, &server, source, destination, None).map(drop),
+            Some(DecidedBy::Waypoint) => match &server.guard {
+                Some(Guard::Closed(reason)) => return self.cut(Denied::Closed(reason.clone())),
+                _ => return,
+            },
         };
+        let decided = authorize(store, &self.peer, &server, source, destination, asked);
         if let Err(denied) = decided {
             self.cut(denied);
         }
@@ -128,7 +146,7 @@ impl Connections {
             destination,
             peer,
             server: server.to_owned(),
-            handed_over: AtomicBool::new(false),
+            decided_by: OnceLock::new(),
             counters: Arc::default(),
             since: Instant::now(),
             cut: Mutex::new(Some(sender)),
@@ -183,9 +201,10 @@ impl Tracked {
         &self.live.counters
     }
 
-    /// A waypoint decides about it from now on.
-    pub(super) fn handed_over(&self) {
-        self.live.handed_over.store(true, Ordering::Relaxed);
+    /// Who decides about it. Said once, before anything is read that decides: what changes from then on finds it.
+    pub(super) fn decided_by(&self, who: DecidedBy) {
+        // Nobody else says it.
+        let _ = self.live.decided_by.set(who);
     }
 
     /// Connects, unless policy no longer allows the connection meanwhile.

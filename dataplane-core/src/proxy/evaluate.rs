@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use trefoil_api::Identity;
 use trefoil_api::names::port;
-use trefoil_api::policy::Reason;
+use trefoil_api::policy::{Asked, Reason};
 use trefoil_api::question::{Arriving, Evaluation, Fault, Leaving, Route};
 
 use super::Proxy;
 use super::failure::Failure;
+use super::inbound::may_be_requests;
 use super::outbound::{Hop, hop, refused_address};
 use super::pod::Served;
 use crate::authorize::{Allowed, decide};
@@ -59,10 +60,18 @@ impl Proxy {
 
     /// What would become of a connection to a pod that is served here.
     pub fn evaluate(&self, question: &Arriving) -> Result<Evaluation, NotAnswered> {
-        let (_, server) = self.asked_about(&question.workload)?;
+        let (pod, server) = self.asked_about(&question.workload)?;
         let client = question.identity.as_deref().map(str::parse).transpose()?;
-        let decided = admit(self, client.as_ref(), &server, question);
-        Ok(evaluation(decided, self.config.plane))
+        let unread = pod.reads && may_be_requests(&server, question.destination.port());
+        let asked = if unread { Asked::Unread } else { Asked::Bytes };
+        let decided = admit(self, client.as_ref(), &server, question, asked);
+        let mut evaluation = evaluation(decided, self.config.plane);
+        if unread && evaluation.fault.is_none() {
+            evaluation
+                .reason
+                .push_str(", as far as it can be told before a request is read");
+        }
+        Ok(evaluation)
     }
 
     /// Where a connection of a pod that is served here would be carried, and how.
@@ -94,9 +103,9 @@ impl Proxy {
                 self.towards(&own, &to, service.as_deref(), &mut route);
                 return Ok(route);
             }
-            Target::Waypoint { waypoint, dialled } => {
+            Target::Waypoint { first, dialled, .. } => {
                 self::dialled(&mut route, &dialled);
-                through(&mut route, &waypoint, None);
+                through(&mut route, &first, None);
                 return Ok(route);
             }
             Target::NoWaypoint { waypoint, dialled } => {
@@ -144,6 +153,7 @@ fn admit(
     client: Option<&Identity>,
     server: &Workload,
     question: &Arriving,
+    asked: Asked<'_>,
 ) -> Result<Allowed, Failure> {
     let destination: SocketAddr = question.destination;
     placed(server, destination)?;
@@ -151,7 +161,7 @@ fn admit(
         return Ok(Allowed::by_guard(identity));
     }
     let ends = (question.source, destination);
-    Ok(decide(&proxy.store, client, server, ends, None)?)
+    Ok(decide(&proxy.store, client, server, ends, asked)?)
 }
 
 /// Whether a destination is the pod's own, and not its plane's.

@@ -4,11 +4,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use h2::Reason;
 use http::StatusCode;
 
 use crate::authorize::Denied;
 use crate::certificates::CertificateError;
-use crate::forward::ForwardError;
+use crate::forward::{Broken, ForwardError};
 use crate::hbone::{BadRequest, OpenError};
 use crate::identify::Unidentified;
 use crate::sockets::ConnectError;
@@ -103,6 +104,33 @@ impl Failure {
         }
     }
 
+    /// What a stream is reset with that was opened before it was known that nothing comes of it: [`Self::far_reset`].
+    pub(super) fn reset(&self) -> Reason {
+        match self {
+            Self::Denied(_) => Reason::INADEQUATE_SECURITY,
+            Self::Connect(_) => Reason::REFUSED_STREAM,
+            _ => Reason::CONNECT_ERROR,
+        }
+    }
+
+    /// What the server's plane says in so many words of a stream that it had opened: policy does not allow it, or the
+    /// application was not reached.
+    fn far_reset(&self) -> Option<(Flag, Layer)> {
+        let Self::Forward(ForwardError::Server(Broken::Tunnel(error))) = self else {
+            return None;
+        };
+        match error.reason()? {
+            Reason::INADEQUATE_SECURITY => Some((Flag::Deny, Layer::Policy)),
+            Reason::REFUSED_STREAM => Some((Flag::Connect, Layer::Application)),
+            _ => None,
+        }
+    }
+
+    /// A connection that had come about was broken, and nobody says why.
+    pub(super) fn is_silent(&self) -> bool {
+        matches!(self, Self::Forward(_)) && self.far_reset().is_none()
+    }
+
     /// Why a next hop could not be opened.
     fn hop(&self) -> Option<&OpenError> {
         match self {
@@ -112,6 +140,9 @@ impl Failure {
     }
 
     fn flag(&self) -> Flag {
+        if let Some((flag, _)) = self.far_reset() {
+            return flag;
+        }
         match (self, self.hop()) {
             (Self::Denied(_), _) | (_, Some(OpenError::Refused(StatusCode::UNAUTHORIZED))) => Flag::Deny,
             (Self::Tls(_), _) | (_, Some(OpenError::Tls(_))) => Flag::TlsFailure,
@@ -134,7 +165,7 @@ impl Failure {
             Self::Denied(_) => Some(Layer::Policy),
             Self::Connect(ConnectError::Socket(_)) => Some(plane),
             Self::Connect(_) | Self::Silent(_) | Self::NoEndpoint(_) => Some(Layer::Application),
-            Self::Forward(_) => None,
+            Self::Forward(_) => self.far_reset().map(|(_, layer)| layer),
             Self::NoWaypoint(_) | Self::NotServed(_) => Some(Layer::Waypoint),
             _ => match (self.hop(), self) {
                 (Some(OpenError::Refused(StatusCode::UNAUTHORIZED)), _) => Some(Layer::Policy),

@@ -1,4 +1,4 @@
-//! What a waypoint's own code has of the proxy: its identity's tunnels, its registrations and its records. It
+//! What a plane's own code has of the proxy: its identity's tunnels, its registrations and its records. It
 //! connects to nobody without a proof that policy allows it, or as a hop whose other end is known.
 
 use std::net::SocketAddr;
@@ -9,9 +9,10 @@ use tokio::sync::OwnedSemaphorePermit;
 use trefoil_api::Identity;
 
 use super::Proxy;
-use super::connections::{Direction, Tracked};
+use super::connections::{DecidedBy, Direction, Tracked};
 use super::failure::Failure;
 use super::inbound::{self, Reached};
+use super::outbound;
 use super::pod::Served;
 use crate::Store;
 use crate::authorize::Authorized;
@@ -56,6 +57,12 @@ impl Home {
         Self { proxy, pod }
     }
 
+    /// Who it is.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.pod.identity
+    }
+
     /// What is known of the mesh.
     #[must_use]
     pub fn store(&self) -> &Store {
@@ -78,7 +85,7 @@ impl Home {
     }
 
     /// Resolves once clients are to leave.
-    pub fn leave(&self) -> impl Future<Output = ()> + '_ {
+    pub fn leave(&self) -> impl Future<Output = ()> + use<> {
         self.pod.leaving()
     }
 
@@ -99,7 +106,9 @@ impl Home {
     pub fn track(&self, server: &str, source: SocketAddr, destination: SocketAddr, peer: Peer) -> Tracked {
         let of = (Direction::Through, server);
         let ends = (source, destination);
-        self.proxy.connections.track(&self.pod.uid, of, ends, peer)
+        let tracked = self.proxy.connections.track(&self.pod.uid, of, ends, peer);
+        tracked.decided_by(DecidedBy::Plane);
+        tracked
     }
 
     /// Connects to what `authorized` is a proof for, at `endpoint`, which was chosen for `service`: by a tunnel
@@ -118,6 +127,23 @@ impl Home {
         let expected = endpoint.expected(service);
         let opened = self.pod.open(&self.proxy, endpoint.plane(), &expected, opening);
         Ok(Side::Tunnel(opened.await?))
+    }
+
+    /// Connects to the pod's application, which `authorized` is a proof for, from `source` where that may be.
+    pub async fn application(&self, authorized: &Authorized, source: SocketAddr) -> Result<Side, Failure> {
+        Ok(inbound::application(&self.pod, authorized, source).await?)
+    }
+
+    /// Connects the pod, whose workload is `own`, to an endpoint that was chosen for a connection of its from
+    /// `source` to `service`: to its plane, which decides, or as it is where it is outside the mesh.
+    pub async fn onward(
+        &self,
+        own: &Workload,
+        endpoint: &Endpoint,
+        service: Option<&Service>,
+        source: SocketAddr,
+    ) -> Result<Side, Failure> {
+        outbound::onward(&self.proxy, &self.pod, own, endpoint, service, source).await
     }
 
     /// Carries an allowed connection to its end, or until policy no longer allows it.

@@ -6,20 +6,22 @@ use std::sync::Arc;
 
 use tokio::net::TcpStream;
 use trefoil_api::Identity;
-use trefoil_api::proto::trefoil::v1::Plane;
+use trefoil_api::policy::Asked;
 
-use super::connections::{Direction, Tracked};
+use super::connections::{DecidedBy, Direction, Tracked};
 use super::evaluate::placed;
 use super::failure::Failure;
+use super::home::Home;
 use super::outbound::captured;
 use super::pod::Served;
+use super::requests::{Reader, Unread};
 use super::{Proxy, waypoint};
 use crate::authorize::{Authorized, authorize};
-use crate::forward::{Side, forward};
+use crate::forward::{Begun, Side, forward};
 use crate::guard::{Course, course};
 use crate::hbone::{Opening, baggage};
 use crate::identify::Peer;
-use crate::state::{Service, Workload};
+use crate::state::{Guard, Service, Workload};
 use crate::telemetry::{Layer, Party, Record};
 use crate::{Store, sockets};
 
@@ -43,9 +45,34 @@ pub struct Reached {
     pub tracked: Tracked,
 }
 
+/// What was found for a connection that may be carried.
+pub(super) enum Found {
+    /// Its application, or the next hop.
+    Server(Reached),
+    /// Requests, each of which is decided about when it is read.
+    Requests(Unread),
+}
+
+impl Found {
+    /// Puts on record that the client was lost.
+    pub(super) fn fail(self, proxy: &Proxy, failure: Failure) {
+        let record = match self {
+            Self::Server(reached) => reached.record,
+            Self::Requests(unread) => unread.record,
+        };
+        fail(proxy, record, failure);
+    }
+}
+
 /// Serves a connection that came as plaintext.
-pub(super) async fn serve(proxy: Arc<Proxy>, pod: Arc<Served>, client: TcpStream, source: SocketAddr) {
-    let reached = Box::pin(async {
+pub(super) async fn serve(
+    proxy: Arc<Proxy>,
+    pod: Arc<Served>,
+    reader: Reader,
+    client: TcpStream,
+    source: SocketAddr,
+) {
+    let found = Box::pin(async {
         let record = proxy.record(source);
         let destination = match captured(&pod, &client) {
             Ok(destination) => destination,
@@ -57,22 +84,64 @@ pub(super) async fn serve(proxy: Arc<Proxy>, pod: Arc<Served>, client: TcpStream
             destination,
             service: None,
         };
-        reach(&proxy, &pod, record, arrival).await
+        find(&proxy, &pod, record, arrival, reader).await
     });
-    match reached.await {
-        Ok(reached) => carry(&proxy, Side::Tcp(client), reached).await,
+    match found.await {
+        Ok(Found::Server(reached)) => carry(&proxy, Side::Tcp(client), reached).await,
+        Ok(Found::Requests(unread)) => unread.serve(Side::Tcp(client), Home::new(proxy, pod)).await,
         Err(_) => sockets::reset(client),
     }
 }
 
-/// Decides about a connection and, if it is allowed, connects to its application. A failure is on record.
+/// Decides about a connection and, if it is allowed, connects to its application; where `reader` may read requests
+/// on it, it decides as far as that can be without them. A failure is on record.
+pub(super) async fn find(
+    proxy: &Proxy,
+    pod: &Served,
+    mut record: Record,
+    arrival: Arrival,
+    reader: Reader,
+) -> Result<Found, Failure> {
+    let Some(reader) = reader else {
+        return Ok(Found::Server(reach(proxy, pod, record, arrival).await?));
+    };
+    let found = async {
+        let registered = register(proxy, pod, &mut record, &arrival).await?;
+        let (server, destination) = (&registered.server, arrival.destination);
+        if !may_be_requests(server, destination.port()) {
+            return Ok(Err(connect(proxy, pod, &mut record, &arrival, registered).await?));
+        }
+        registered.tracked.decided_by(DecidedBy::Reader);
+        let (peer, source) = (&arrival.peer, arrival.source.ip());
+        authorize(&proxy.store, peer, server, source, destination, Asked::Unread)?;
+        Ok(Ok(registered))
+    };
+    match found.await {
+        Ok(Ok(Registered { tracked, server })) => Ok(Found::Requests(Unread {
+            reader,
+            arrival,
+            server,
+            record,
+            tracked,
+        })),
+        Ok(Err((server, tracked))) => Ok(Found::Server(Reached {
+            server,
+            record,
+            tracked,
+        })),
+        Err(failure) => Err(fail(proxy, record, failure)),
+    }
+}
+
+/// Decides about a connection that is bytes and, if it is allowed, connects to its application. A failure is on
+/// record.
 pub(super) async fn reach(
     proxy: &Proxy,
     pod: &Served,
     mut record: Record,
     arrival: Arrival,
 ) -> Result<Reached, Failure> {
-    match try_reach(proxy, pod, &mut record, arrival).await {
+    match try_reach(proxy, pod, &mut record, &arrival).await {
         Ok((server, tracked)) => Ok(Reached {
             server,
             record,
@@ -87,44 +156,85 @@ pub(super) async fn try_reach(
     proxy: &Proxy,
     pod: &Served,
     record: &mut Record,
-    arrival: Arrival,
+    arrival: &Arrival,
 ) -> Result<(Side, Tracked), Failure> {
-    let Arrival {
-        peer,
-        source,
-        destination,
-        service,
-    } = arrival;
+    let registered = register(proxy, pod, record, arrival).await?;
+    connect(proxy, pod, record, arrival, registered).await
+}
+
+/// A connection that is registered: what changes from now on finds it.
+struct Registered {
+    tracked: Tracked,
+    /// The pod's workload.
+    server: Arc<Workload>,
+}
+
+/// Registers a connection, before anything is read that decides. That it is the pod's, however it came, is sure
+/// afterwards.
+async fn register(
+    proxy: &Proxy,
+    pod: &Served,
+    record: &mut Record,
+    arrival: &Arrival,
+) -> Result<Registered, Failure> {
+    let (source, destination) = (arrival.source, arrival.destination);
     record.source_address = source;
     record.destination_address = Some(destination);
     record.destination.identity = Some(pod.identity.clone());
-    record.path = peer.path();
-    record.source = client(&proxy.store, &peer, source);
-    record.service = service;
-    let (ends, of) = (
-        (source, destination),
-        (Direction::Inbound, pod.workload_uid.as_str()),
-    );
-    // Registered before anything is read that decides: what changes between the two finds the connection.
-    let mut tracked = proxy.connections.track(&pod.uid, of, ends, peer.clone());
+    record.path = arrival.peer.path();
+    record.source = client(&proxy.store, &arrival.peer, source);
+    record.service.clone_from(&arrival.service);
+    let of = (Direction::Inbound, pod.workload_uid.as_str());
+    let ends = (source, destination);
+    let tracked = proxy.connections.track(&pod.uid, of, ends, arrival.peer.clone());
     let server = pod.workload(proxy).await?;
     record.destination.workload = Some(server.clone());
-    // However it came: nobody is carried on to an address that is not the pod's.
+    // Nobody is carried on to an address that is not the pod's.
     placed(&server, destination)?;
-    let server = match course(&server, &peer) {
+    Ok(Registered { tracked, server })
+}
+
+/// Whether requests may come that are for this plane to read: what is declared to be bytes is not, and neither is
+/// what the pod's guard reads.
+pub(super) fn may_be_requests(server: &Workload, port: u16) -> bool {
+    let guarded = matches!(server.guard, Some(Guard::Waypoint { .. }));
+    !guarded && server.declared(port).may_be_http()
+}
+
+/// Connects to the application, if policy allows it; or to the waypoint that was skipped.
+async fn connect(
+    proxy: &Proxy,
+    pod: &Served,
+    record: &mut Record,
+    arrival: &Arrival,
+    registered: Registered,
+) -> Result<(Side, Tracked), Failure> {
+    let Registered { mut tracked, server } = registered;
+    let (peer, source) = (&arrival.peer, arrival.source);
+    let side = match course(&server, peer) {
         Course::HandOver { identity, service } => {
-            tracked.handed_over();
+            tracked.decided_by(DecidedBy::Waypoint);
             record.handed_to = Some(service.to_owned());
-            let waypoint = hand_over(proxy, pod, record, &server, (identity, service), &peer);
+            let waypoint = hand_over(proxy, pod, record, &server, (identity, service), peer);
             tracked.unless_cut(Box::pin(waypoint)).await?
         }
         Course::Decide => {
-            let authorized = authorize(&proxy.store, &peer, &server, source.ip(), destination, None)?;
+            tracked.decided_by(DecidedBy::Plane);
+            let asked = Asked::Bytes;
+            let authorized = authorize(
+                &proxy.store,
+                peer,
+                &server,
+                source.ip(),
+                arrival.destination,
+                asked,
+            )?;
             record.allowed(&authorized);
-            tracked.unless_cut(application(pod, &authorized, source)).await?
+            let application = application(pod, &authorized, source);
+            tracked.unless_cut(application).await?
         }
     };
-    Ok((server, tracked))
+    Ok((side, tracked))
 }
 
 /// A stream of a tunnel to the waypoint that guards the pod, as the pod, which says who its client is.
@@ -154,12 +264,12 @@ async fn hand_over(
         first,
         expected: Some(identity),
     };
-    let opened = waypoint::open(proxy, pod, own, to, &opening, record);
+    let opened = waypoint::open(proxy, pod, own, to, &opening, &mut record.tunnel_address);
     opened.await.map_err(Failure::Waypoint)
 }
 
 /// Connects to the application from within its namespace, as the client where that is possible.
-async fn application(
+pub(super) async fn application(
     pod: &Served,
     authorized: &Authorized,
     source: SocketAddr,
@@ -179,7 +289,7 @@ pub(super) fn client(store: &Store, peer: &Peer, source: SocketAddr) -> Party {
 }
 
 /// Carries an allowed connection to its end, or until policy no longer allows it.
-pub(super) async fn carry(proxy: &Proxy, client: Side, reached: Reached) {
+pub(super) async fn carry(proxy: &Proxy, client: impl Into<Begun>, reached: Reached) {
     let Reached {
         server,
         mut record,
@@ -210,9 +320,5 @@ pub(super) fn fail(proxy: &Proxy, mut record: Record, failure: Failure) -> Failu
 
 /// The plane that serves the destination, where the control plane says.
 pub(super) fn far(record: &Record) -> Option<Layer> {
-    match record.destination.workload.as_ref()?.placement.as_ref()?.plane {
-        Plane::Node => Some(Layer::Node),
-        Plane::Sidecar => Some(Layer::Sidecar),
-        Plane::None | Plane::Unspecified => None,
-    }
+    record.destination.workload.as_ref()?.plane()
 }

@@ -5,20 +5,21 @@ use std::sync::Arc;
 
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
-use trefoil_api::Identity;
 
 use super::connections::{Direction, Tracked};
 use super::failure::Failure;
+use super::home::Home;
 use super::inbound::{Arrival, Reached, close, fail, reach};
 use super::pod::Served;
-use super::{Proxy, waypoint};
+use super::requests::Reader;
+use super::{Proxy, requests, waypoint};
 use crate::balance::Endpoint;
-use crate::forward::{Side, forward};
+use crate::forward::{Begun, Side, forward};
 use crate::hbone::{OpenError, Opening, baggage};
 use crate::identify::Peer;
 use crate::resolve::{Dialled, Target, resolve};
 use crate::sockets;
-use crate::state::{Tunnel, Workload};
+use crate::state::{Guard, Service, Tunnel, Workload};
 use crate::telemetry::{Record, Reporter};
 
 /// The way to a server, open.
@@ -29,23 +30,55 @@ pub(super) enum Way {
     SameNode(Box<Reached>, OwnedSemaphorePermit),
 }
 
-/// Serves a connection that the pod made.
-pub(super) async fn serve(proxy: Arc<Proxy>, pod: Arc<Served>, client: TcpStream, source: SocketAddr) {
+/// Serves a connection that the pod made, whose requests `reader` reads.
+pub(super) async fn serve(
+    proxy: Arc<Proxy>,
+    pod: Arc<Served>,
+    reader: Reader,
+    client: TcpStream,
+    source: SocketAddr,
+) {
+    let destination = match captured(&pod, &client) {
+        Ok(destination) => destination,
+        Err(failure) => {
+            fail(&proxy, record(&proxy, &pod, source), failure);
+            return sockets::reset(client);
+        }
+    };
+    let (client, ends) = (Side::Tcp(client), (source, destination));
+    if let Some(reader) = reader {
+        let home = Home::new(proxy.clone(), pod.clone());
+        if let Some(readable) = requests::dialled(home, reader.clone(), ends).await {
+            return reader.serve(readable(client)).await;
+        }
+    }
+    dial(&proxy, &pod, client, ends).await;
+}
+
+fn record(proxy: &Proxy, pod: &Served, source: SocketAddr) -> Record {
+    let mut record = Record::new(&proxy.metrics, Reporter::Source, source);
+    record.source.identity = Some(pod.identity.clone());
+    record
+}
+
+/// Carries bytes of the pod to what it dialled.
+pub(super) async fn dial(
+    proxy: &Proxy,
+    pod: &Served,
+    client: impl Into<Begun>,
+    (source, destination): (SocketAddr, SocketAddr),
+) {
     let connected = Box::pin(async {
-        let mut record = Record::new(&proxy.metrics, Reporter::Source, source);
-        record.source.identity = Some(pod.identity.clone());
-        let connected = match captured(&pod, &client) {
-            Ok(destination) => connect(&proxy, &pod, destination, &mut record).await,
-            Err(failure) => Err(failure),
-        };
-        match connected {
+        let mut record = record(proxy, pod, source);
+        match connect(proxy, pod, destination, &mut record).await {
             Ok((way, tracked)) => Ok((way, tracked, record)),
-            Err(failure) => Err(fail(&proxy, record, failure)),
+            Err(failure) => Err(fail(proxy, record, failure)),
         }
     });
+    let mut client: Begun = client.into();
     match connected.await {
-        Ok((way, tracked, record)) => carry(&proxy, Side::Tcp(client), way, tracked, record).await,
-        Err(_) => sockets::reset(client),
+        Ok((way, tracked, record)) => carry(proxy, client, way, tracked, record).await,
+        Err(_) => client.side.reset(),
     }
 }
 
@@ -90,9 +123,13 @@ pub(super) async fn connect(
             record.service.clone_from(&service);
             towards(proxy, pod, &own, Endpoint { workload, address }, record).await?
         }
-        Target::Waypoint { waypoint, dialled } => {
+        Target::Waypoint {
+            waypoint,
+            first,
+            dialled,
+        } => {
             record.dialled(&dialled);
-            let side = by_waypoint(proxy, pod, &own, waypoint, &dialled, record);
+            let side = by_waypoint(proxy, pod, &own, (&waypoint, first), &dialled, record);
             Way::Open(side.await.map_err(Failure::Waypoint)?)
         }
         Target::NoWaypoint { waypoint, dialled } => {
@@ -113,25 +150,19 @@ async fn by_waypoint(
     proxy: &Proxy,
     pod: &Served,
     own: &Workload,
-    first: Endpoint,
+    (service, first): (&str, Endpoint),
     dialled: &Dialled,
     record: &mut Record,
 ) -> Result<Side, OpenError> {
     record.path = "mutual_tls";
-    let opening = Opening {
-        destination: dialled.address,
-        destination_uid: None,
-        source: record.source_address,
-        service: dialled.service.as_ref().map(|service| service.hostname.as_str()),
-        baggage: Some(baggage(own)),
-        claim: None,
-    };
+    let ends = (record.source_address, dialled.address);
+    let opening = opening(own, ends, None, dialled.service.as_deref());
     let to = waypoint::To {
-        service: dialled.waypoint().unwrap_or_default(),
+        service,
         first,
         expected: None,
     };
-    waypoint::open(proxy, pod, own, to, &opening, record).await
+    waypoint::open(proxy, pod, own, to, &opening, &mut record.tunnel_address).await
 }
 
 /// Why an address is refused.
@@ -181,10 +212,11 @@ async fn towards(
             same_node(proxy, pod, &server, to, record).await
         }
         Hop::Tunnel(plane) => {
-            let expected = to.expected(record.service.as_deref());
-            let uid = Some(to.workload.uid.as_str());
-            let through = (plane, expected.as_slice());
-            Ok(tunnel(proxy, pod, own, through, (to.address, uid), record).await?)
+            record.path = "mutual_tls";
+            record.tunnel_address = Some(plane);
+            let service = record.service.as_deref();
+            let side = tunnel(proxy, pod, own, &to, service, record.source_address).await?;
+            Ok(Way::Open(side))
         }
     }
 }
@@ -212,27 +244,70 @@ async fn same_node(
     Ok(Way::SameNode(Box::new(reached), permit))
 }
 
-/// A stream of a tunnel to the plane there, for `destination`.
+/// A stream of a tunnel to the plane of an endpoint that was chosen for `service`.
 async fn tunnel(
     proxy: &Proxy,
     pod: &Served,
     own: &Workload,
-    (plane, expected): (SocketAddr, &[Identity]),
-    (destination, destination_uid): (SocketAddr, Option<&str>),
-    record: &mut Record,
-) -> Result<Way, OpenError> {
-    record.path = "mutual_tls";
-    record.tunnel_address = Some(plane);
-    let opening = Opening {
+    to: &Endpoint,
+    service: Option<&Service>,
+    source: SocketAddr,
+) -> Result<Side, OpenError> {
+    let uid = Some(to.workload.uid.as_str());
+    let opening = opening(own, (source, to.address), uid, service);
+    let expected = to.expected(service);
+    let stream = pod.open(proxy, to.plane(), &expected, &opening).await?;
+    Ok(Side::Tunnel(stream))
+}
+
+/// What a plane is asked for, for the pod whose workload is `own`.
+fn opening<'a>(
+    own: &Workload,
+    (source, destination): (SocketAddr, SocketAddr),
+    destination_uid: Option<&'a str>,
+    service: Option<&'a Service>,
+) -> Opening<'a> {
+    Opening {
         destination,
         destination_uid,
-        source: record.source_address,
-        service: record.service.as_ref().map(|service| service.hostname.as_str()),
+        source,
+        service: service.map(|service| service.hostname.as_str()),
         baggage: Some(baggage(own)),
         claim: None,
+    }
+}
+
+/// The way of one who reads the pod's requests to an endpoint that it has chosen for `service`: as any connection
+/// of the pod goes, and where the endpoint has a guard by that, which decides and does not choose again.
+pub(super) async fn onward(
+    proxy: &Proxy,
+    pod: &Served,
+    own: &Workload,
+    to: &Endpoint,
+    service: Option<&Service>,
+    source: SocketAddr,
+) -> Result<Side, Failure> {
+    // A workload dialling itself is never tunnelled.
+    if to.workload.tunnel == Tunnel::None || to.workload.uid == own.uid {
+        return plain(pod, to.address).await;
+    }
+    let Some(Guard::Waypoint {
+        identity,
+        service: waypoint,
+    }) = &to.workload.guard
+    else {
+        return Ok(tunnel(proxy, pod, own, to, service, source).await?);
     };
-    let stream = pod.open(proxy, plane, expected, &opening).await?;
-    Ok(Way::Open(Side::Tunnel(stream)))
+    let opening = opening(own, (source, to.address), None, service);
+    let chosen = waypoint::another(proxy, own, waypoint, to.address.ip(), &[]);
+    let hop = waypoint::To {
+        service: waypoint,
+        first: chosen.ok_or_else(|| Failure::NoWaypoint(waypoint.clone()))?,
+        expected: Some(identity),
+    };
+    let mut tried = None;
+    let opened = waypoint::open(proxy, pod, own, hop, &opening, &mut tried);
+    opened.await.map_err(Failure::Waypoint)
 }
 
 /// A connection for which the server's pod has no room leaves its line at the server's end too.
@@ -251,13 +326,16 @@ fn refused(
 }
 
 async fn direct(pod: &Served, address: SocketAddr) -> Result<Way, Failure> {
-    let stream = sockets::connect(&*pod.dialer, address, None).await?;
-    Ok(Way::Open(Side::Tcp(stream)))
+    Ok(Way::Open(plain(pod, address).await?))
+}
+
+async fn plain(pod: &Served, address: SocketAddr) -> Result<Side, Failure> {
+    Ok(Side::Tcp(sockets::connect(&*pod.dialer, address, None).await?))
 }
 
 /// Carries a connection to its end. On the same node both ends are reported here, and the server's end may
 /// be cut.
-async fn carry(proxy: &Proxy, client: Side, way: Way, tracked: Tracked, mut record: Record) {
+async fn carry(proxy: &Proxy, client: Begun, way: Way, tracked: Tracked, mut record: Record) {
     let counters = tracked.counters().clone();
     record.opened(&counters);
     let result = match way {

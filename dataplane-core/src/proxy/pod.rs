@@ -12,6 +12,8 @@ use trefoil_api::Identity;
 
 use super::accept::{Capture, accept};
 use super::failure::Failure;
+use super::home::Home;
+use super::requests::Requests;
 use super::{Proxy, ProxyConfig, tunnels};
 use crate::Drain;
 use crate::forward::TunnelStream;
@@ -49,6 +51,8 @@ pub(super) struct Served {
     pub(super) dialer: Arc<dyn Dialer>,
     pub(super) pool: Pool,
     pub(super) budget: Budget,
+    /// Its requests are read.
+    pub(super) reads: bool,
     /// Its tasks; draining them means to take no new connections.
     pub(super) drain: Drain,
     /// Told to leave: the tunnels that there are. Replaced each time.
@@ -84,14 +88,21 @@ impl Budget {
 
 impl Pod {
     /// What is served, and where what is for it arrives.
-    pub(super) fn split(self, proxy: &Proxy) -> (Arc<Served>, Vec<(Capture, TcpListener)>) {
-        let served = Served::new(proxy, self.uid, self.identity, self.workload_uid, self.dialer);
+    pub(super) fn split(
+        self,
+        proxy: &Arc<Proxy>,
+        reader: Option<impl FnOnce(Home) -> Arc<dyn Requests>>,
+    ) -> (Arc<Served>, Vec<(Capture, TcpListener)>) {
+        let mut served = Served::new(proxy, self.uid, self.identity, self.workload_uid, self.dialer);
+        served.reads = reader.is_some();
+        let served = Arc::new(served);
+        let reader = reader.map(|reader| reader(Home::new(proxy.clone(), served.clone())));
         let captures = vec![
-            (Capture::Outbound, self.outbound),
-            (Capture::Plaintext, self.inbound),
-            (Capture::Hbone(tunnels::to_pod()), self.hbone),
+            (Capture::Outbound(reader.clone()), self.outbound),
+            (Capture::Plaintext(reader.clone()), self.inbound),
+            (Capture::Hbone(tunnels::to_pod(reader)), self.hbone),
         ];
-        (Arc::new(served), captures)
+        (served, captures)
     }
 }
 
@@ -110,6 +121,7 @@ impl Served {
             dialer,
             pool: Pool::default(),
             budget: Budget::new(&proxy.config),
+            reads: false,
             drain: proxy.drain.child(),
             leave: Mutex::default(),
         }
@@ -202,14 +214,13 @@ impl Served {
     }
 
     /// Resolves once clients that come now are to leave: this pod's were asked, or all are.
-    pub(super) fn leaving(&self) -> impl Future<Output = ()> + '_ {
+    pub(super) fn leaving(&self) -> impl Future<Output = ()> + use<> {
         let leave = self.leave.lock().unwrap_or_else(PoisonError::into_inner);
-        let asked = leave.clone();
-        drop(leave);
+        let (asked, drain) = (leave.clone(), self.drain.clone());
         async move {
             tokio::select! {
                 () = asked.cancelled() => {}
-                () = self.drain.draining() => {}
+                () = drain.draining() => {}
             }
         }
     }

@@ -104,8 +104,9 @@ impl Proxy {
         let outcome = match made {
             Ok(Heard::Speech) => Outcome::Answered,
             Ok(Heard::Silence) => Outcome::Open,
-            // Reset once it was made: as good as an end.
-            Ok(Heard::End) | Err(Failure::Forward(_)) => Outcome::Closed,
+            Ok(Heard::End) => Outcome::Closed,
+            // Reset once it was made: as good as an end, if nobody says why.
+            Err(failure @ Failure::Forward(_)) if failure.is_silent() => Outcome::Closed,
             Err(_) => Outcome::Failed,
         };
         let failure = made.as_ref().err().filter(|_| outcome == Outcome::Failed);
@@ -153,7 +154,7 @@ async fn arrive(
     arrival: Arrival,
 ) -> Result<(Side, Tracked, OwnedSemaphorePermit), Failure> {
     let permit = pod.room(proxy)?;
-    let (application, tracked) = try_reach(proxy, pod, record, arrival).await?;
+    let (application, tracked) = try_reach(proxy, pod, record, &arrival).await?;
     Ok((application, tracked, permit))
 }
 

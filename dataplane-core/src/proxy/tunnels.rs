@@ -15,8 +15,9 @@ use tokio_rustls::server::TlsStream;
 use super::Proxy;
 use super::failure::Failure;
 use super::home::Home;
-use super::inbound::{Arrival, Reached, carry, fail, reach};
+use super::inbound::{Arrival, Found, carry, fail, find};
 use super::pod::Served;
+use super::requests::Reader;
 use crate::forward::{Side, TunnelStream};
 use crate::hbone::{self, Asked, Destination, HANDSHAKE_TIMEOUT, Incoming};
 use crate::identify::{Peer, is_guard, proven_until};
@@ -40,9 +41,9 @@ pub struct Stream {
 /// Serves streams, each to its end.
 pub type Streams = Arc<dyn Fn(Stream) -> BoxFuture<'static, ()> + Send + Sync>;
 
-/// Streams that lead to a pod.
-pub(super) fn to_pod() -> Streams {
-    Arc::new(|stream| Box::pin(to_application(stream)))
+/// Streams that lead to a pod, whose requests `reader` reads.
+pub(super) fn to_pod(reader: Reader) -> Streams {
+    Arc::new(move |stream| Box::pin(to_application(stream, reader.clone())))
 }
 
 /// Serves a tunnel to its end. Its client is a stranger, who has a place among such, until it is identified.
@@ -142,41 +143,47 @@ async fn identify(
 
 /// Serves one stream of a tunnel to a pod to its end. What it takes to get there is given up before the
 /// connection is carried, which may be idle for long.
-pub(super) fn to_application(stream: Stream) -> impl Future<Output = ()> {
-    let admitted = Box::pin(admit(stream));
+pub(super) fn to_application(stream: Stream, reader: Reader) -> impl Future<Output = ()> {
+    let admitted = Box::pin(admit(stream, reader));
     async move {
-        if let Some((proxy, _permit, client, reached)) = admitted.await {
-            carry(&proxy, Side::Tunnel(client), reached).await;
+        let Some((home, _permit, client, found)) = admitted.await else {
+            return;
+        };
+        let client = Side::Tunnel(client);
+        match found {
+            Found::Server(reached) => carry(&home.proxy, client, reached).await,
+            Found::Requests(unread) => unread.serve(client, home).await,
         }
     }
 }
 
-type Admitted = (Arc<Proxy>, OwnedSemaphorePermit, TunnelStream, Reached);
+type Admitted = (Home, OwnedSemaphorePermit, TunnelStream, Found);
 
-/// Decides about a stream and answers it.
-async fn admit(stream: Stream) -> Option<Admitted> {
+/// Decides about a stream, as far as that can be without its requests, and answers it.
+async fn admit(stream: Stream, reader: Reader) -> Option<Admitted> {
     let Stream {
-        home: Home { proxy, pod },
+        home,
         incoming,
         peer,
         source,
     } = stream;
+    let Home { proxy, pod } = &home;
     let record = proxy.record(source);
     let reached = async {
-        let permit = match pod.room(&proxy) {
+        let permit = match pod.room(proxy) {
             Ok(permit) => permit,
-            Err(failure) => return Err(fail(&proxy, record, failure)),
+            Err(failure) => return Err(fail(proxy, record, failure)),
         };
-        match arrival(&proxy, &pod, &incoming, peer, source).await {
-            Ok(arrival) => Ok((permit, reach(&proxy, &pod, record, arrival).await?)),
-            Err(failure) => Err(fail(&proxy, record, failure)),
+        match arrival(proxy, pod, &incoming, peer, source).await {
+            Ok(arrival) => Ok((permit, find(proxy, pod, record, arrival, reader).await?)),
+            Err(failure) => Err(fail(proxy, record, failure)),
         }
     };
     match reached.await {
-        Ok((permit, reached)) => match incoming.accept() {
-            Ok(stream) => Some((proxy, permit, stream, reached)),
+        Ok((permit, found)) => match incoming.accept() {
+            Ok(stream) => Some((home, permit, stream, found)),
             Err(error) => {
-                fail(&proxy, reached.record, error.into());
+                found.fail(&home.proxy, error.into());
                 None
             }
         },

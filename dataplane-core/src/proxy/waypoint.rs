@@ -1,7 +1,7 @@
 //! The hop to a waypoint, from either end of a connection. One of its endpoints that is not reached is passed
 //! over for another: nothing was said to it yet.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use trefoil_api::Identity;
 
@@ -11,7 +11,6 @@ use crate::balance::{Endpoint, choose_waypoint};
 use crate::forward::Side;
 use crate::hbone::{OpenError, Opening};
 use crate::state::Workload;
-use crate::telemetry::Record;
 
 /// A waypoint.
 pub(super) struct To<'a> {
@@ -35,18 +34,18 @@ pub(super) fn another(
     choose_waypoint(&known, service, &[own.into()], like, but, &mut rand::rng())
 }
 
-/// A stream of a tunnel to a waypoint.
+/// A stream of a tunnel to a waypoint; `tunnel` is the address that was tried last.
 pub(super) async fn open(
     proxy: &Proxy,
     pod: &Served,
     own: &Workload,
     to: To<'_>,
     opening: &Opening<'_>,
-    record: &mut Record,
+    tunnel: &mut Option<SocketAddr>,
 ) -> Result<Side, OpenError> {
     let (mut endpoint, mut tried) = (to.first, Vec::new());
     loop {
-        record.tunnel_address = Some(endpoint.address);
+        *tunnel = Some(endpoint.address);
         let expected = to
             .expected
             .map_or_else(|| endpoint.expected(None), |one| vec![one.clone()]);
@@ -54,9 +53,11 @@ pub(super) async fn open(
             Ok(stream) => return Ok(Side::Tunnel(stream)),
             Err(error) => error,
         };
+        if !matches!(error, OpenError::Connect(_)) {
+            return Err(error);
+        }
         tried.push(endpoint.workload.uid.clone());
-        let other = another(proxy, own, to.service, endpoint.address.ip(), &tried);
-        endpoint = match other.filter(|_| matches!(error, OpenError::Connect(_))) {
+        endpoint = match another(proxy, own, to.service, endpoint.address.ip(), &tried) {
             Some(other) => other,
             None => return Err(error),
         };

@@ -4,7 +4,7 @@ use rand::rngs::SmallRng;
 use super::*;
 use trefoil_api::proto::istio::workload as message;
 
-use crate::state::tests::{of_services, of_workloads, removal, service, serving, waypoint, workload};
+use crate::state::fixtures::{of_services, of_workloads, removal, service, serving, waypoint, workload};
 
 const CART: &str = "shop/cart.shop.svc.cluster.local";
 const DOOR: &str = "shop/door.shop.svc.cluster.local";
@@ -146,7 +146,7 @@ fn what_is_not_known_passes_unless_only_what_is_known_may_be_reached() {
 fn through(store: &Store, destination: &str) -> (Target, String) {
     let target = from(store, "web", destination);
     let at = match &target {
-        Target::Waypoint { waypoint, dialled } => format!("{} for {}", waypoint.address, dialled.address),
+        Target::Waypoint { first, dialled, .. } => format!("{} for {}", first.address, dialled.address),
         Target::NoWaypoint { waypoint, dialled } => format!("no {waypoint} for {}", dialled.address),
         other => panic!("not through a waypoint: {other:?}"),
     };
@@ -184,13 +184,14 @@ fn what_a_waypoint_serves_is_reached_through_it_and_no_other_way() {
     let (target, seen) = through(&store, "10.96.0.1:80");
     assert_eq!(seen, "10.0.0.9:15008 for 10.96.0.1:80");
     let Target::Waypoint {
-        waypoint: chosen,
+        waypoint,
+        first: chosen,
         dialled,
     } = target
     else {
         panic!("a waypoint");
     };
-    assert_eq!(chosen.workload.name, "door");
+    assert_eq!((waypoint.as_str(), chosen.workload.name.as_str()), (DOOR, "door"));
     assert_eq!(dialled.service.expect("a service").name, "cart");
     let (target, seen) = through(&store, "10.0.0.3:99");
     assert_eq!(seen, "10.0.0.9:15008 for 10.0.0.3:99");
@@ -214,4 +215,42 @@ fn what_a_waypoint_serves_is_reached_through_it_and_no_other_way() {
     // Itself.
     let itself = from(&store, "books", "10.0.0.3:99");
     assert_eq!(itself, Target::Passthrough(at("10.0.0.3:99")));
+}
+
+#[test]
+fn requests_are_read_of_what_may_be_http_and_has_no_waypoint() {
+    let store = store();
+    let read = |client: &str, destination: &str, routed: bool| {
+        let client = store.workload(&format!("Kubernetes//Pod/shop/{client}"));
+        let client = client.expect("held");
+        requests_to(&store.snapshot(), &client, at(destination), |_| routed)
+            .map(|(service, endpoint)| (service.is_some(), endpoint.map(|to| to.address)))
+    };
+    let whole = Some((true, None));
+    assert_eq!(read("web", "10.96.0.1:80", false), whole);
+    assert_eq!(read("web", "[::ffff:10.96.0.1]:80", false), whole);
+    // Whatever has no endpoint may have a route to one that has.
+    assert_eq!(read("web", "10.96.0.2:80", false), whole);
+    let itself = Some((false, Some(at("10.0.0.1:8080"))));
+    assert_eq!(read("web", "10.0.0.1:8080", false), itself);
+    for bytes in ["10.96.0.1:81", "192.0.2.1:80", "10.0.0.2:80"] {
+        assert_eq!(read("web", bytes, false), None, "{bytes}");
+    }
+
+    // A waypoint reads them, but for the client's own routes.
+    let mut cart = service("cart", [10, 96, 0, 1], 80);
+    cart.waypoint = waypoint("door");
+    assert_eq!(store.apply(&of_services(&[cart])), []);
+    assert_eq!(read("web", "10.96.0.1:80", false), None);
+    assert_eq!(read("web", "10.96.0.1:80", true), whole);
+    let mut books = workload("books", [10, 0, 0, 3]);
+    books.waypoint = waypoint("door");
+    assert_eq!(store.apply(&of_workloads(&[books])), []);
+    assert_eq!(read("web", "10.0.0.3:80", true), None);
+
+    // What is declared to be bytes is bytes.
+    let mut redis = service("redis", [10, 96, 0, 3], 6379);
+    redis.ports[0].app_protocol = message::AppProtocol::Tcp.into();
+    assert_eq!(store.apply(&of_services(&[redis])), []);
+    assert_eq!(read("web", "10.96.0.3:6379", false), None);
 }

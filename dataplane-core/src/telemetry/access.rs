@@ -36,7 +36,7 @@ macro_rules! line {
             dst.namespace = destination.map(namespace),
             dst.identity = record.destination.identity.as_ref().map(display),
             dst.cluster = destination.map(cluster),
-            direction = direction(record.reporter),
+            direction = record.reporter.direction(),
             bytes_sent,
             bytes_recv,
             duration = %format_args!("{}ms", record.since().elapsed().as_millis()),
@@ -58,7 +58,7 @@ pub(super) fn opened(record: &Record) {
         Level::DEBUG,
         src.addr = %record.source_address,
         dst.addr = record.destination_address.map(display),
-        direction = direction(record.reporter),
+        direction = record.reporter.direction(),
         "connection opened"
     );
 }
@@ -70,14 +70,6 @@ pub(super) fn closed(record: &Record) {
         line!(Level::WARN, record);
     } else {
         line!(Level::INFO, record);
-    }
-}
-
-fn direction(reporter: Reporter) -> &'static str {
-    match reporter {
-        Reporter::Source => "outbound",
-        Reporter::Destination => "inbound",
-        Reporter::Waypoint => "through",
     }
 }
 

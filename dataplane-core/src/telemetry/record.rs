@@ -56,6 +56,7 @@ pub struct Record {
     since: Instant,
     series: Option<Arc<Series>>,
     completed: bool,
+    left_to_others: bool,
     outcome: Option<Outcome>,
 }
 
@@ -80,6 +81,7 @@ impl Record {
             since: Instant::now(),
             series: None,
             completed: false,
+            left_to_others: false,
             outcome: None,
         }
     }
@@ -124,6 +126,11 @@ impl Record {
                 .map(|workload| workload.identity.clone()),
             workload: dialled.workload.clone(),
         };
+    }
+
+    /// Nothing is reported here: others do, of what the connection carries.
+    pub fn leave_to_others(mut self) {
+        self.left_to_others = true;
     }
 
     /// Both ends have ended by themselves.
@@ -247,6 +254,9 @@ const GIVEN_UP: &str = "cut: this plane has stopped";
 
 impl Drop for Record {
     fn drop(&mut self) {
+        if self.left_to_others {
+            return;
+        }
         if !self.completed && self.outcome.is_none() {
             self.outcome = Some(Outcome {
                 flag: Flag::None,

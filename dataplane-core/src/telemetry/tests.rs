@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 fn record(metrics: &Metrics) -> Record {
     let mut record = Record::new(metrics, Reporter::Destination, "10.0.0.1:1".parse().unwrap());
-    let workload = crate::state::tests::workload("web", [10, 0, 0, 1]);
+    let workload = crate::state::fixtures::workload("web", [10, 0, 0, 1]);
     let store = crate::Store::new();
     let url = trefoil_api::proto::type_url::ADDRESS;
     let address = trefoil_api::proto::istio::workload::Address {
@@ -15,7 +15,7 @@ fn record(metrics: &Metrics) -> Record {
             workload,
         )),
     };
-    let response = crate::state::tests::response(url, &[("Kubernetes//Pod/shop/web", address)], &[]);
+    let response = crate::state::fixtures::response(url, &[("Kubernetes//Pod/shop/web", address)], &[]);
     assert!(store.apply(&response).is_empty());
     record.source.workload = store.workload("Kubernetes//Pod/shop/web");
     assert!(record.source.workload.is_some());

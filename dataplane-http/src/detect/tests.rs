@@ -45,16 +45,20 @@ proptest! {
 
 #[tokio::test]
 async fn a_server_that_speaks_first_waits_no_longer_than_said() {
-    let (_client, server) = tokio::io::duplex(64);
+    let (client, mut server) = tokio::io::duplex(64);
     let began = Instant::now();
-    let (spoken, _) = detect(server, Protocol::Unknown).await.unwrap();
-    assert_eq!(spoken, Spoken::Bytes);
+    let heard = hear(&mut server, Protocol::Unknown, PATIENCE).await.unwrap();
+    assert!(heard.spoken == Spoken::Bytes && heard.silent);
     let waited = began.elapsed();
     assert!(waited >= PATIENCE && waited < HTTP_PATIENCE / 2, "{waited:?}");
-    let (_client, server) = tokio::io::duplex(64);
     // Without waiting at all: that it is ready at once is what tells.
-    let declared = futures::FutureExt::now_or_never(detect(server, Protocol::Tcp));
-    assert_eq!(declared.expect("at once").unwrap().0, Spoken::Bytes);
+    let declared = futures::FutureExt::now_or_never(hear(&mut server, Protocol::Tcp, PATIENCE));
+    let declared = declared.expect("at once").unwrap();
+    assert!(declared.spoken == Spoken::Bytes && !declared.silent);
+    // A client that leaves was not waited for.
+    drop(client);
+    let heard = hear(&mut server, Protocol::Unknown, PATIENCE).await.unwrap();
+    assert!(heard.spoken == Spoken::Bytes && !heard.silent);
 }
 
 #[tokio::test]
@@ -65,12 +69,13 @@ async fn nothing_is_lost() {
         (Protocol::Http2, b"GET", Spoken::Http1),
         (Protocol::Http11, PREFACE, Spoken::Http2),
     ] {
-        let (mut client, server) = tokio::io::duplex(64);
+        let (mut client, mut server) = tokio::io::duplex(64);
         client.write_all(sent).await.unwrap();
-        let (spoken, mut stream) = detect(server, declared).await.unwrap();
-        assert_eq!(spoken, expected);
+        let heard = hear(&mut server, declared, PATIENCE).await.unwrap();
+        assert!(heard.spoken == expected && !heard.silent);
         drop(client);
         let mut read = Vec::new();
+        let mut stream = crate::bytes::PutBack::new(heard.read, server);
         stream.read_to_end(&mut read).await.unwrap();
         assert_eq!(read, sent);
     }

@@ -17,8 +17,9 @@ use crate::body::Source;
 use crate::head::says_its_length;
 use crate::retry::wait;
 use crate::routing::Retry;
+use crate::seam::Permit;
 use crate::telemetry::Record;
-use crate::under_way::Passage;
+use crate::under_way::{Passage, as_known};
 use crate::upstream::{self, Lease, SendError};
 
 /// Attempts beyond the first, whatever the rule, where nothing was sent or it does no harm to send it again.
@@ -108,10 +109,16 @@ impl Connection {
         record.server = Some(server.clone());
         // Before it is decided about: what changes from here on ends it.
         let passage = self.under_way.enter(asked, &server);
+        // What was dialled itself is what it was when the connection began: policies that select it may be others now.
+        let now = as_known(&self.engine.store, &server).ok_or_else(|| never(Refusal::Unknown))?;
+        let server = Arc::new(now);
+        record.server = Some(server.clone());
         let changed = backend.and_then(|at| rule.map(|rule| &rule.backends[at]));
         let mut sending = self.sending(asked, server, changed).map_err(never)?;
-        record.allowed(&sending.authorized);
-        self.engine.config.connections.audited(&record.audit);
+        if let Permit::Authorized(authorized) = &sending.permit {
+            record.allowed(authorized);
+            self.engine.config.connections.audited(&record.audit);
+        }
         let until = limits::of_attempt(asked, whole);
         if let (Some((until, _)), Some(_)) = (until, asked.timeout) {
             sending.has_until(until);

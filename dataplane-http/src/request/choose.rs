@@ -8,8 +8,9 @@ use hyper::body::Incoming;
 use rand::Rng;
 use tokio::time::Instant;
 use trefoil_api::policy;
+use trefoil_dataplane_core::authorize;
 use trefoil_dataplane_core::balance::choose;
-use trefoil_dataplane_core::{Authorized, authorize};
+use trefoil_dataplane_core::telemetry::Reporter;
 
 use super::outgoing::{Outgoing, version};
 use super::{Asked, Connection};
@@ -18,14 +19,14 @@ use crate::body::Body;
 use crate::head::Fields;
 use crate::interim;
 use crate::routing::{Backend, Rule};
-use crate::seam::{Downstream, Server};
+use crate::seam::{Downstream, Permit, Server};
 use crate::under_way::{Passage, as_known};
 use crate::upstream::{Lease, SendError, Version, Way};
 
 /// A request that may be sent.
 pub(crate) struct Sending {
     server: Arc<Server>,
-    pub(super) authorized: Authorized,
+    pub(super) permit: Permit,
     version: Version,
     outgoing: Outgoing,
     /// Who wants to hear of interim responses.
@@ -54,7 +55,7 @@ impl Sending {
             owner: &connection.owner,
             downstream: &connection.downstream,
             server: &self.server,
-            authorized: &self.authorized,
+            permit: &self.permit,
             version: self.version,
             max_age: engine.max_age(),
         };
@@ -62,7 +63,7 @@ impl Sending {
         if let Some(passage) = &self.interim {
             interim::listen(&mut request, passage);
         }
-        engine.pool.send(&way, request).await
+        connection.pool.send(&way, request).await
     }
 }
 
@@ -122,7 +123,7 @@ impl Connection {
         backend: Option<&Backend>,
     ) -> Result<Sending, Refusal> {
         Ok(Sending {
-            authorized: self.authorized(asked, &server)?,
+            permit: self.permit(asked, &server)?,
             version: version(asked, &server),
             outgoing: Outgoing::of(asked, backend),
             interim: None,
@@ -130,8 +131,11 @@ impl Connection {
         })
     }
 
-    /// The decision of policy, about what the client asked.
-    pub(crate) fn authorized(&self, asked: &Asked, server: &Server) -> Result<Authorized, Refusal> {
+    /// The decision of policy, about what the client asked; that is not the client's own end's to make.
+    pub(crate) fn permit(&self, asked: &Asked, server: &Server) -> Result<Permit, Refusal> {
+        if self.engine.config.reporter == Reporter::Source {
+            return Ok(Permit::Undecided);
+        }
         let fields = Fields(&asked.parts.headers);
         let request = policy::Request {
             method: asked.parts.method.as_str(),
@@ -147,15 +151,15 @@ impl Connection {
             &to.workload,
             source.ip(),
             to.address,
-            Some(request),
+            request.into(),
         );
-        Ok(allowed?)
+        Ok(Permit::Authorized(allowed?))
     }
 
     /// The same about what is under way, as its endpoint is now known. One that is gone has nobody to guard.
     pub(crate) fn still_authorized(&self, asked: &Asked, server: &Server) -> Result<(), Refusal> {
         match as_known(&self.engine.store, server) {
-            Some(now) => self.authorized(asked, &now).map(|_| ()),
+            Some(now) => self.permit(asked, &now).map(|_| ()),
             None => Ok(()),
         }
     }
@@ -168,7 +172,7 @@ impl Connection {
             .as_ref()
             .map(|service| self.endpoint(service.key(), 0))
         {
-            Some(Ok(server)) => self.authorized(asked, &server).map(|_| ()),
+            Some(Ok(server)) => self.permit(asked, &server).map(|_| ()),
             // Nobody to guard.
             Some(Err(_)) | None => Ok(()),
         }

@@ -147,12 +147,8 @@ fn switched(
         let upgrade = HeaderValue::from_static("upgrade");
         parts.headers.insert(header::CONNECTION, upgrade);
     }
-    tokio::spawn(upgrade::switched(
-        connection.clone(),
-        asked,
-        (client, server),
-        record,
-    ));
+    let ends = (client, server);
+    connection.leaves_http(upgrade::switched(connection.clone(), asked, ends, record));
     let nothing = Empty::new().map_err(|never| match never {});
     Response::from_parts(parts, nothing.boxed_unsync())
 }

@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use http::header;
 use http::request::Parts;
+use trefoil_dataplane_core::state::Service;
+use trefoil_dataplane_core::telemetry::Reporter;
 
 use super::{Asked, Connection};
 use crate::answer::Refusal;
 use crate::grpc;
 use crate::head::{self, Head, HeadRefused};
 use crate::identity::request_id;
-use crate::routing::{Found as Routed, RequestHead, Rule};
+use crate::routing::{Found as Routed, RequestHead, Rule, ServiceRoutes};
 use crate::telemetry::Record;
 
 impl Connection {
@@ -53,7 +55,7 @@ impl Connection {
             Some(service) if self.downstream.endpoint.is_none() => service,
             _ => return Ok((None, None)),
         };
-        let Some(routes) = self.engine.routes.of(&service.key()) else {
+        let Some(routes) = self.routes(service) else {
             return Ok((None, None));
         };
         let asked = RequestHead {
@@ -68,5 +70,24 @@ impl Connection {
             Routed::NoRoutes => Ok((None, None)),
             Routed::NoMatch => Err(Refusal::NoRoute(service.hostname.clone())),
         }
+    }
+
+    /// The routes that are this end's to apply: the client's own at its own end, before those of the service, which its
+    /// waypoint applies where it has one.
+    fn routes(&self, service: &Service) -> Option<Arc<ServiceRoutes>> {
+        let (engine, key) = (&self.engine, service.key());
+        if engine.config.reporter == Reporter::Source {
+            let clients = engine.routes.of_clients(&key, &self.downstream.own.namespace);
+            let port = self.downstream.destination.port();
+            if let Some(clients) = clients.filter(|routes| routes.are_for(port)) {
+                return Some(clients);
+            }
+            // As it is now: what has been given a waypoint meanwhile has it.
+            let now = engine.store.snapshot().service(&key);
+            if now.is_some_and(|service| service.waypoint.is_some()) {
+                return None;
+            }
+        }
+        engine.routes.of(&key)
     }
 }

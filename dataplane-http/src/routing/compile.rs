@@ -63,6 +63,7 @@ fn compiled(route: &message::HttpRoute, name: &str) -> Result<CompiledRoute, Pro
     }
     Ok(CompiledRoute {
         name: name.to_owned(),
+        namespace: route.namespace.clone(),
         created: route.created,
         order: (format!("{}/{}", route.namespace, route.name), route.kind.clone()),
         parents,

@@ -24,8 +24,20 @@ struct Shared {
 #[derive(Clone, Debug, Default)]
 struct Tables {
     routes: imbl::OrdMap<String, Arc<CompiledRoute>>,
-    /// By the key of a service, names of its routes and its table.
-    services: imbl::HashMap<String, (imbl::OrdSet<String>, Arc<ServiceRoutes>)>,
+    /// By whose they are, names of routes and their table.
+    services: imbl::HashMap<Owner, (imbl::OrdSet<String>, Arc<ServiceRoutes>)>,
+}
+
+/// The key of a service, and the namespace of the clients that routes are for: that of the routes. None: they are the
+/// service's own, for all clients.
+type Owner = (String, Option<String>);
+
+impl CompiledRoute {
+    fn owner(&self, service: &str) -> Owner {
+        let of_service = service.split('/').next() == Some(self.namespace.as_str());
+        let clients = (!of_service).then(|| self.namespace.clone());
+        (service.to_owned(), clients)
+    }
 }
 
 /// The routes of one service, in the order in which they are asked.
@@ -63,13 +75,10 @@ impl Routes {
             let route = Arc::new(route);
             tables.routes.insert(route.name.clone(), route.clone());
             for (service, _) in &route.parents {
-                tables
-                    .services
-                    .entry(service.clone())
-                    .or_default()
-                    .0
-                    .insert(route.name.clone());
-                tables.sort(service);
+                let owner = route.owner(service);
+                let (names, _) = tables.services.entry(owner.clone()).or_default();
+                names.insert(route.name.clone());
+                tables.sort(&owner);
             }
         });
     }
@@ -79,11 +88,21 @@ impl Routes {
         self.change(|tables| tables.take(name));
     }
 
-    /// The routes of the service `NAMESPACE/HOSTNAME`, if it has any.
+    /// The routes of the service `NAMESPACE/HOSTNAME` that are its own, if it has any.
     #[must_use]
     pub fn of(&self, service: &str) -> Option<Arc<ServiceRoutes>> {
+        self.table(&(service.to_owned(), None))
+    }
+
+    /// Those for it that clients of another namespace have for themselves.
+    #[must_use]
+    pub fn of_clients(&self, service: &str, namespace: &str) -> Option<Arc<ServiceRoutes>> {
+        self.table(&(service.to_owned(), Some(namespace.to_owned())))
+    }
+
+    fn table(&self, owner: &Owner) -> Option<Arc<ServiceRoutes>> {
         let tables = self.shared.current.load();
-        tables.services.get(service).map(|(_, table)| table.clone())
+        tables.services.get(owner).map(|(_, table)| table.clone())
     }
 
     fn change(&self, change: impl FnOnce(&mut Tables)) {
@@ -100,23 +119,24 @@ impl Tables {
             return;
         };
         for (service, _) in &old.parents {
-            if let Some((names, _)) = self.services.get_mut(service) {
+            let owner = old.owner(service);
+            if let Some((names, _)) = self.services.get_mut(&owner) {
                 names.remove(name);
             }
-            self.sort(service);
+            self.sort(&owner);
         }
     }
 
-    fn sort(&mut self, service: &str) {
-        let Some((names, table)) = self.services.get_mut(service) else {
+    fn sort(&mut self, owner: &Owner) {
+        let Some((names, table)) = self.services.get_mut(owner) else {
             return;
         };
         if names.is_empty() {
-            self.services.remove(service);
+            self.services.remove(owner);
             return;
         }
         let routes: Vec<_> = names.iter().filter_map(|name| self.routes.get(name)).collect();
-        *table = Arc::new(ServiceRoutes::of(service, &routes));
+        *table = Arc::new(ServiceRoutes::of(&owner.0, &routes));
     }
 }
 
@@ -141,22 +161,30 @@ impl ServiceRoutes {
         Self { ports, entries }
     }
 
+    /// Whether any is for `port`.
+    #[must_use]
+    pub fn are_for(&self, port: u16) -> bool {
+        self.ports.iter().any(|of| is_for(*of, port))
+    }
+
     /// The rule for a request to `port`.
     #[must_use]
     pub fn find(&self, port: u16, head: &RequestHead<'_>) -> Found<'_> {
-        let is_for = |of: &u16| *of == 0 || *of == port;
-        if !self.ports.iter().any(is_for) {
+        if !self.are_for(port) {
             return Found::NoRoutes;
         }
-        let found = self
-            .entries
-            .iter()
-            .find(|entry| is_for(&entry.port) && entry.host.matches(head.host) && entry.one.matches(head));
+        let found = self.entries.iter().find(|entry| {
+            is_for(entry.port, port) && entry.host.matches(head.host) && entry.one.matches(head)
+        });
         match found {
             Some(entry) => Found::Rule(&entry.rule, entry.one.prefix()),
             None => Found::NoMatch,
         }
     }
+}
+
+fn is_for(of: u16, port: u16) -> bool {
+    of == 0 || of == port
 }
 
 /// By the Gateway API (HTTPRouteSpec, hostnames and rules): host, then match, then age, then name.

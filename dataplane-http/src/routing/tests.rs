@@ -306,3 +306,34 @@ proptest! {
         prop_assert_eq!(found(&routes, 80, &head), expected);
     }
 }
+
+#[test]
+fn routes_of_clients_are_theirs_alone() {
+    let table = Routes::default();
+    let own = route("own", &[rule("own", &[])]);
+    let mut theirs = route("theirs", &[rule("theirs", &[])]);
+    theirs.namespace = "books".into();
+    theirs.parents[0].port = 80;
+    for one in [&own, &theirs] {
+        table.insert(compile(one).expect("understood"));
+    }
+    let head = RequestHead {
+        host: "cart",
+        path: "/",
+        query: None,
+        method: "GET",
+        headers: &HeaderMap::new(),
+    };
+    let of = |routes: Option<Arc<ServiceRoutes>>| match routes?.find(80, &head) {
+        Found::Rule(rule, _) => Some(rule.name.clone()),
+        Found::NoMatch | Found::NoRoutes => None,
+    };
+    assert_eq!(of(table.of(SERVICE)).as_deref(), Some("HTTPRoute/shop/own/own"));
+    let clients = || table.of_clients(SERVICE, "books");
+    assert_eq!(of(clients()).as_deref(), Some("HTTPRoute/books/theirs/theirs"));
+    assert!(table.of_clients(SERVICE, "shop").is_none());
+    assert!(clients().is_some_and(|routes| routes.are_for(80) && !routes.are_for(81)));
+    table.remove("HTTPRoute/books/theirs");
+    assert!(clients().is_none());
+    assert!(table.of(SERVICE).is_some());
+}

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use tracing::Level;
 use trefoil_api::policy::Reason;
 use trefoil_dataplane_core::Authorized;
-use trefoil_dataplane_core::state::{Service, Workload};
+use trefoil_dataplane_core::state::{Service, Tunnel, Workload};
 use trefoil_dataplane_core::telemetry::{Layer, Party, Reporter, parties};
 
 use super::Metrics;
@@ -78,6 +78,15 @@ impl Found {
         series
     }
 
+    /// The path that requests take here: from the client, or at the client's own end to the server.
+    fn path(&self, server: Option<&Arc<Workload>>) -> &'static str {
+        match (self.reporter, server) {
+            (Reporter::Source, Some(server)) if server.tunnel == Tunnel::Hbone => "mutual_tls",
+            (Reporter::Source, _) => "none",
+            _ => self.downstream.peer.path(),
+        }
+    }
+
     fn find(&self, outcome: &Outcome) -> Arc<Series> {
         let source = Party {
             workload: self.downstream.client.clone(),
@@ -101,10 +110,7 @@ impl Found {
             ("response_code", outcome.code.to_string()),
             ("grpc_response_status", grpc_status.unwrap_or_default()),
             ("response_flags", outcome.flag.to_owned()),
-            (
-                "connection_security_policy",
-                self.downstream.peer.path().to_owned(),
-            ),
+            ("connection_security_policy", self.path(server).to_owned()),
         ]);
         self.metrics.series(labels, ends)
     }
@@ -245,7 +251,8 @@ macro_rules! line {
             bytes_sent = record.sent,
             bytes_recv = $received,
             duration = %format_args!("{}ms", $elapsed.as_millis()),
-            peer = downstream.peer.path(),
+            direction = record.found.reporter.direction(),
+            peer = record.found.path(server.map(|server| &server.endpoint.workload)),
             response_flags = record.flag(),
             layer = refused.map(|(_, layer)| layer.as_str()),
             policy = refused.and_then(|(refusal, _)| refusal.policy()).or(record.policy.as_deref()),

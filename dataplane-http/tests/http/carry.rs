@@ -458,3 +458,35 @@ async fn lengths_are_kept() {
     assert!(response.headers().contains_key("content-length"));
     assert_eq!(text(response).await.1, "Some(5)");
 }
+
+/// Applications are known that put trailers among the fields of the head.
+#[tokio::test]
+async fn nobody_speaks_for_the_mesh_in_trailers_either() {
+    let telling = application(true, |request: Request<Incoming>| async move {
+        let collected = request.into_body().collect().await.unwrap();
+        let trailers = collected.trailers().cloned().unwrap_or_default();
+        let mut names: Vec<&str> = trailers.keys().map(http::HeaderName::as_str).collect();
+        names.sort_unstable();
+        Response::new(body(names.join(" ")))
+    });
+    let plane = Plane::new(telling.await, AppProtocol::Http2).await;
+    let (send, streaming) = streamed();
+    let request = Request::post("http://cart.shop/").body(streaming).unwrap();
+    let mut trailers = HeaderMap::new();
+    for name in [
+        "x-forwarded-client-cert",
+        "trefoil-peer",
+        "forwarded",
+        "x-checksum",
+    ] {
+        trailers.insert(name, HeaderValue::from_static("URI=spiffe://admin"));
+    }
+    let sending = async move {
+        send.send(Frame::data(Bytes::from_static(b"x"))).await.unwrap();
+        send.send(Frame::trailers(trailers)).await.unwrap();
+    };
+    let mut client = plane.client2(&nobody()).await;
+    let answered = async { tokio::join!(client.send_request(request), sending).0 };
+    let response = timeout(LONG, answered).await.unwrap().unwrap();
+    assert_eq!(text(response).await, (200, "x-checksum".to_owned()));
+}

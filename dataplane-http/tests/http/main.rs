@@ -5,6 +5,7 @@
 
 mod answers;
 mod carry;
+mod client_end;
 mod deadline;
 mod frames;
 mod interim;

@@ -24,14 +24,17 @@ use trefoil_api::proto::istio::security::Authorization;
 use trefoil_api::proto::istio::workload as message;
 use trefoil_api::proto::trefoil::v1::{HttpRoute, MeshSettings, Outbound};
 use trefoil_api::proto::type_url;
+use trefoil_dataplane_core::Store;
 use trefoil_dataplane_core::balance::Endpoint;
+use trefoil_dataplane_core::forward::Side;
 use trefoil_dataplane_core::identify::Peer;
 use trefoil_dataplane_core::state::Locality;
 use trefoil_dataplane_core::telemetry::{self as connections, Flag, Layer, Reporter};
-use trefoil_dataplane_core::{Authorized, Store};
 use trefoil_dataplane_http::routing::compile;
 use trefoil_dataplane_http::telemetry::Metrics;
-use trefoil_dataplane_http::{Carrier, Config, Downstream, Engine, Io, OpenFailure, Routes, Server};
+use trefoil_dataplane_http::{
+    Carrier, Config, Downstream, Engine, OpenFailure, Opened, Permit, Routes, Server, Undeclared,
+};
 
 /// What the cart service is dialled at.
 pub(crate) const DIALLED: &str = "10.96.0.1:80";
@@ -64,16 +67,21 @@ pub(crate) struct Loopback {
     pub(crate) opened: Mutex<Vec<String>>,
     /// So many are refused first.
     pub(crate) failing: AtomicUsize,
+    /// Nothing is decided here: it is the client's own end.
+    undecided: AtomicBool,
 }
 
 impl Carrier for Loopback {
     fn open<'a>(
         &'a self,
         to: &'a Server,
-        authorized: &'a Authorized,
+        permit: &'a Permit,
         downstream: &'a Downstream,
-    ) -> BoxFuture<'a, Result<Box<dyn Io>, OpenFailure>> {
-        assert_eq!(authorized.destination(), to.endpoint.address);
+    ) -> BoxFuture<'a, Result<Opened, OpenFailure>> {
+        match permit {
+            Permit::Authorized(authorized) => assert_eq!(authorized.destination(), to.endpoint.address),
+            Permit::Undecided => assert!(self.undecided.load(Ordering::SeqCst), "nothing was decided"),
+        }
         let identity = downstream.peer.identity();
         let client = identity.map_or_else(|| "nobody".into(), ToString::to_string);
         self.opened.lock().unwrap().push(client);
@@ -99,7 +107,7 @@ impl Carrier for Loopback {
                 .copied();
             let at = at.ok_or_else(|| failure("no application".into()))?;
             let stream = connect(at).await.map_err(|error| failure(error.to_string()))?;
-            Ok(Box::new(stream) as Box<dyn Io>)
+            Ok(Side::Tcp(stream).into())
         })
     }
 }
@@ -137,13 +145,25 @@ pub(crate) fn key(service: &str) -> String {
 impl Plane {
     /// With one application as the endpoint of `cart`, whose port is declared as `protocol`.
     pub(crate) async fn new(application: SocketAddr, protocol: message::AppProtocol) -> Self {
+        Self::reporting(Reporter::Waypoint, application, protocol)
+    }
+
+    /// The same at the client's own end.
+    pub(crate) async fn of_client(application: SocketAddr, protocol: message::AppProtocol) -> Self {
+        let plane = Self::reporting(Reporter::Source, application, protocol);
+        plane.carrier.undecided.store(true, Ordering::SeqCst);
+        plane
+    }
+
+    fn reporting(reporter: Reporter, application: SocketAddr, protocol: message::AppProtocol) -> Self {
         let mut registry = Registry::default();
         let config = Config {
             plane: Layer::Waypoint,
-            reporter: Reporter::Waypoint,
+            reporter,
             identity: Some(identity("waypoint")),
             requests: Metrics::register(&mut registry),
             connections: connections::Metrics::default(),
+            undeclared: Undeclared::default(),
         };
         let (store, routes, carrier) = (Store::new(), Routes::default(), Arc::<Loopback>::default());
         let engine = Engine::new(store.clone(), routes.clone(), carrier.clone(), config);
@@ -168,7 +188,28 @@ impl Plane {
 
     /// A service, dialled at 10.96.0.`number`:80.
     pub(crate) fn service(&self, name: &str, number: u8, protocol: message::AppProtocol) {
+        self.service_through(name, number, protocol, None);
+    }
+
+    /// The same, which has a waypoint where one is named.
+    pub(crate) fn service_through(
+        &self,
+        name: &str,
+        number: u8,
+        protocol: message::AppProtocol,
+        waypoint: Option<&str>,
+    ) {
+        let waypoint = waypoint.map(|waypoint| message::GatewayAddress {
+            destination: Some(message::gateway_address::Destination::Hostname(
+                message::NamespacedHostname {
+                    namespace: "shop".into(),
+                    hostname: format!("{waypoint}.shop.svc.cluster.local"),
+                },
+            )),
+            hbone_mtls_port: 15008,
+        });
         let service = message::Service {
+            waypoint,
             name: name.into(),
             namespace: "shop".into(),
             hostname: format!("{name}.shop.svc.cluster.local"),
@@ -194,6 +235,18 @@ impl Plane {
         application: SocketAddr,
         protocol: message::AppProtocol,
     ) {
+        self.selected(service, number, application, protocol, &[]);
+    }
+
+    /// The same, selected by policies.
+    pub(crate) fn selected(
+        &self,
+        service: &str,
+        number: u8,
+        application: SocketAddr,
+        protocol: message::AppProtocol,
+        policies: &[&str],
+    ) {
         let name = format!("{service}-{number}");
         let ports = message::PortList {
             ports: vec![message::Port {
@@ -212,6 +265,7 @@ impl Plane {
             workload_name: service.into(),
             canonical_name: service.into(),
             node: "n1".into(),
+            authorization_policies: policies.iter().map(|policy| (*policy).to_owned()).collect(),
             services: [(key(service), ports)].into(),
             ..message::Workload::default()
         };
@@ -238,6 +292,13 @@ impl Plane {
         };
         let named = [(MESH_SETTINGS.to_owned(), settings)];
         assert_eq!(self.store.apply(&response(type_url::MESH_SETTINGS, &named)), []);
+    }
+
+    /// There is no such policy any more.
+    pub(crate) fn no_policy(&self, name: &str) {
+        let mut removal = response::<Authorization>(type_url::AUTHORIZATION, &[]);
+        removal.removed_resources.push(name.into());
+        assert_eq!(self.store.apply(&removal), []);
     }
 
     pub(crate) fn route(&self, route: &HttpRoute) {

@@ -213,3 +213,28 @@ async fn connections_are_kept_and_never_shared_across_identities() {
         connections.len()
     );
 }
+
+/// What selects a workload changes with the workload, on connections too that were there before.
+#[tokio::test]
+async fn a_policy_that_selects_what_was_dialled_holds_for_the_next_request_and_is_gone_with_the_next() {
+    let (app, protocol) = (telling("v1", false).await, AppProtocol::Http11);
+    let plane = Plane::new(app, protocol).await;
+    let web = peer("web").await;
+    let mut clients = [plane.handed_over(&web).await, plane.client(&web).await];
+    for client in &mut clients {
+        assert_eq!(client.get("/admin").await.0, 200);
+    }
+    let mut no_admin = policy("no-admin", security::Action::Deny, &[of_path("/admin")]);
+    no_admin.scope = security::Scope::WorkloadSelector.into();
+    plane.policies(&[no_admin]);
+    plane.selected("cart", 1, app, protocol, &["shop/no-admin"]);
+    for client in &mut clients {
+        assert_eq!(client.get("/admin").await.0, 403);
+        assert_eq!(client.get("/").await.0, 200);
+    }
+    plane.selected("cart", 1, app, protocol, &[]);
+    plane.no_policy("shop/no-admin");
+    for client in &mut clients {
+        assert_eq!(client.get("/admin").await.0, 200);
+    }
+}

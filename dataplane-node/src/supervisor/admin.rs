@@ -8,7 +8,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use futures::future::join_all;
 use serde_json::{Value, json};
-use trefoil_dataplane_core::admin::Admin;
+use trefoil_dataplane_process::admin::Admin;
 
 use super::Shown;
 

@@ -11,7 +11,7 @@ use trefoil_api::proto::istio::workload::zds::{
     Ack, AddWorkload, Version, WorkloadRequest, WorkloadResponse, ZdsHello, workload_request,
     workload_response,
 };
-use trefoil_dataplane_core::readiness::{BlockReady, Readiness};
+use trefoil_dataplane_process::readiness::{BlockReady, Readiness};
 use trefoil_packets::{PacketError, PacketSocket};
 
 use super::keeper::KeeperError;

@@ -21,7 +21,7 @@ use trefoil_api::proto::type_url;
 use trefoil_dataplane_core::Certificates;
 use trefoil_dataplane_core::certificates::{Settings, SignError, Signer};
 use trefoil_dataplane_core::discovery::Held;
-use trefoil_dataplane_core::remember::Remember;
+use trefoil_dataplane_process::remember::Remember;
 
 use super::{Agent, Pod, until};
 

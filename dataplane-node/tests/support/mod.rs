@@ -363,7 +363,7 @@ impl NodeProxy {
 
     /// What the admin interface answers.
     pub(crate) async fn asks(&self, path: &str) -> Option<Value> {
-        let answer = trefoil_dataplane_core::admin::ask(&self.admin, "GET", path, "")
+        let answer = trefoil_dataplane_process::admin::ask(&self.admin, "GET", path, "")
             .await
             .ok()?;
         serde_json::from_slice(&answer.body).ok()

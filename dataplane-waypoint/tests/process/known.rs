@@ -13,7 +13,7 @@ use trefoil_api::proto::istio::workload as message;
 use trefoil_api::proto::trefoil::v1::{MeshSettings, Outbound};
 use trefoil_api::proto::type_url;
 use trefoil_dataplane_core::discovery::Held;
-use trefoil_dataplane_core::remember::Remember;
+use trefoil_dataplane_process::remember::Remember;
 
 /// The application's port.
 pub(crate) const APPLICATION: &str = "127.0.0.2:8080";

@@ -14,7 +14,7 @@ use trefoil_dataplane_core::Drain;
 use trefoil_dataplane_core::proxy::{Proxy, ProxyConfig, ProxyParts, Waypoint};
 use trefoil_dataplane_core::sockets;
 use trefoil_dataplane_core::telemetry::{Layer, Metrics};
-use trefoil_dataplane_http::{Routes, telemetry};
+use trefoil_dataplane_http::{Parts, Routes, Undeclared, telemetry};
 use trefoil_waypoint::serve::serve;
 
 use crate::lines::LINES;
@@ -52,7 +52,12 @@ impl Door {
             dialer: pod.dialer.clone(),
         };
         let (routes, requests) = (Routes::default(), telemetry::Metrics::register(&mut registry));
-        serve(&proxy, waypoint, routes.clone(), requests, metrics);
+        let parts = Parts {
+            routes: routes.clone(),
+            requests,
+            undeclared: Undeclared::default(),
+        };
+        serve(&proxy, waypoint, parts, metrics);
         Self {
             pod,
             proxy,

@@ -98,13 +98,14 @@ async fn answer_http(stream: TcpStream, peer: SocketAddr, name: Arc<str>) -> any
 
 type Body = StreamBody<futures::stream::Iter<std::vec::IntoIter<Result<Frame<Bytes>, Infallible>>>>;
 
-/// The line as the body; as one length-prefixed message with trailers where the client speaks gRPC.
+/// The line as the body; as one length-prefixed message with trailers where the client speaks gRPC. Headers tell the path
+/// that was asked for, and who the client was said to be.
 async fn respond(request: Request<Incoming>, line: String) -> Response<Body> {
     let grpc = request
         .headers()
         .get(header::CONTENT_TYPE)
         .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
-    let mut response = Response::builder();
+    let mut response = Response::builder().header("x-path", request.uri().path());
     if let Some(certificate) = request.headers().get("x-forwarded-client-cert") {
         response = response.header(CERTIFICATE, certificate);
     }

@@ -227,6 +227,8 @@ async fn read_line(stream: &mut BufReader<TcpStream>) -> anyhow::Result<String> 
 }
 
 async fn read_body(response: http::Response<hyper::body::Incoming>, grpc: bool) -> anyhow::Result<Answer> {
+    let certificate = response.headers().get(CERTIFICATE);
+    let certificate = certificate.and_then(|value| Some(value.to_str().ok()?.to_owned()));
     if grpc
         && let Some(status) = response
             .headers()
@@ -245,8 +247,6 @@ async fn read_body(response: http::Response<hyper::body::Incoming>, grpc: bool) 
     if !response.status().is_success() {
         bail!("status {}", response.status());
     }
-    let certificate = response.headers().get(CERTIFICATE);
-    let certificate = certificate.and_then(|value| Some(value.to_str().ok()?.to_owned()));
     let body = response.into_body().collect().await?.to_bytes();
     let text = body
         .get(if grpc { 5.. } else { 0.. })

@@ -11,6 +11,8 @@ use crate::capture::{Capture, Captured};
 use crate::mesh::eventually;
 use crate::mesh::standard::{NODES, Standard};
 use crate::programs::load::Tally;
+use crate::programs::port;
+use crate::programs::session::Protocol;
 use crate::report::Report;
 
 use arrivals::{End, PLANES, Plane, Watched, look, settled};
@@ -46,7 +48,7 @@ pub(super) trait Ground {
     async fn server(&self, node: &str) -> anyhow::Result<u32>;
     /// A file that a client can look for: its path there, and from here.
     async fn flag(&self, client: &str) -> anyhow::Result<(String, PathBuf)>;
-    /// Runs a load from a client to the HTTP port of a server, to its end.
+    /// Runs a load from a client to a server, to its end.
     async fn load(&self, route: &Route, arguments: &[&str]) -> anyhow::Result<Tally>;
 }
 
@@ -55,6 +57,18 @@ pub(super) struct Route {
     pub(super) client: &'static str,
     pub(super) server: &'static str,
     pub(super) node: &'static str,
+    /// What is spoken. Connections of bytes have one each to the server's application, those of requests may share one.
+    pub(super) protocol: Protocol,
+}
+
+impl Route {
+    /// The server's port.
+    pub(super) fn port(&self) -> u16 {
+        match self.protocol {
+            Protocol::Tcp => port::TCP,
+            _ => port::HTTP,
+        }
+    }
 }
 
 pub(super) async fn run(report: &mut Report) -> anyhow::Result<()> {
@@ -78,15 +92,31 @@ pub(super) async fn back_and_forth(ground: &impl Ground, report: &mut Report) ->
     for (client, server) in [("ambient", "sidecar"), ("sidecar", "ambient")] {
         for node in NODES {
             for connections in ["0", "20"] {
-                let route = Route { client, server, node };
+                let route = Route {
+                    client,
+                    server,
+                    node,
+                    protocol: Protocol::H1,
+                };
                 loads.push(load(ground, route, connections, until(client)));
             }
         }
+    }
+    for node in NODES {
+        let (client, server) = ("ambient", "sidecar");
+        let route = Route {
+            client,
+            server,
+            node,
+            protocol: Protocol::Tcp,
+        };
+        loads.push(load(ground, route, "0", until(client)));
     }
     let stranger = Route {
         client: "none",
         server: "sidecar",
         node: "n1",
+        protocol: Protocol::H1,
     };
     let stranger = load(ground, stranger, "0", until("none"));
     let mut pods = watched(ground).await?;
@@ -132,6 +162,7 @@ async fn strict(ground: &impl Ground) -> anyhow::Result<()> {
         client: "none",
         server: "sidecar",
         node: "n1",
+        protocol: Protocol::H1,
     };
     eventually(Duration::from_secs(20), async || {
         let tally = ground
@@ -168,10 +199,10 @@ async fn load(
     connections: &str,
     until: &str,
 ) -> (String, anyhow::Result<Tally>) {
-    let kind = if connections == "0" {
-        "a connection each"
-    } else {
-        "long-lived connections"
+    let kind = match (connections, route.protocol) {
+        ("0", Protocol::Tcp) => "a connection of bytes each",
+        ("0", _) => "a connection each",
+        _ => "long-lived connections",
     };
     let place = if route.node == "n1" {
         "same node"
@@ -179,7 +210,10 @@ async fn load(
         "other node"
     };
     let name = format!("{} → {}, {kind}, {place}", route.client, route.server);
+    let protocol = route.protocol.to_string();
     let arguments = [
+        "--protocol",
+        &protocol,
         "--rate",
         RATE,
         "--seconds",

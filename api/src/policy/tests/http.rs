@@ -8,7 +8,7 @@ use prost::Message;
 
 use super::{policy, rule, some_text, text, text_matches, web};
 use crate::names::extension;
-use crate::policy::{Connection, Headers, Request, compile, evaluate};
+use crate::policy::{Asked, Connection, Headers, Request, compile, evaluate};
 use crate::proto::istio::security::string_match::MatchType;
 use crate::proto::istio::security::{Action, Authorization, Clause, Extension, Match, Rule, StringMatch};
 use crate::proto::trefoil::v1::{HttpHeaderMatch, HttpRequestMatch};
@@ -65,6 +65,10 @@ fn asking(http: &HttpRequestMatch) -> Match {
 }
 
 fn allowed(policies: &[Authorization], request: Option<Request<'_>>) -> bool {
+    allows(policies, request.map_or(Asked::Bytes, Asked::Request))
+}
+
+fn allows(policies: &[Authorization], asked: Asked<'_>) -> bool {
     let compiled: Vec<_> = policies.iter().map(|one| compile(one).expect("valid")).collect();
     let peer = web();
     let connection = Connection {
@@ -72,7 +76,7 @@ fn allowed(policies: &[Authorization], request: Option<Request<'_>>) -> bool {
         source: "10.0.0.1".parse().expect("address"),
         destination: "10.0.0.2".parse().expect("address"),
         port: 80,
-        request,
+        asked,
     };
     evaluate(&compiled, &connection).allows()
 }
@@ -92,6 +96,25 @@ fn a_path_is_allowed_and_another_is_not() {
     assert!(allowed(&policies, Some(Sent::get("/carts/7").request())));
     assert!(!allowed(&policies, Some(Sent::get("/admin").request())));
     assert!(!allowed(&policies, None), "bytes are no request");
+}
+
+#[test]
+fn what_no_request_could_change_is_decided_before_any_is_read() {
+    let carts = HttpRequestMatch {
+        paths: vec![exact("/carts")],
+        ..HttpRequestMatch::default()
+    };
+    let others = Match {
+        not_namespaces: vec![exact("shop")],
+        ..asking(&carts)
+    };
+    // The client is of shop.
+    let for_others = [policy("others", Action::Allow, vec![rule(vec![others.clone()])])];
+    assert!(!allows(&for_others, Asked::Unread));
+    let for_all = [policy("all", Action::Allow, vec![rule(vec![asking(&carts)])])];
+    assert!(allows(&for_all, Asked::Unread));
+    let against_all = [policy("never", Action::Deny, vec![rule(vec![asking(&carts)])])];
+    assert!(allows(&against_all, Asked::Unread));
 }
 
 #[test]
@@ -278,7 +301,7 @@ proptest! {
 
     /// Whoever reads no HTTP never lets pass what somebody who reads it would refuse.
     #[test]
-    fn bytes_are_never_allowed_more_than_any_request(
+    fn bytes_are_never_allowed_more_than_any_request_and_what_is_unread_never_less(
         asked in prop::collection::vec((some_http(), any::<bool>()), 1..4),
         sent in some_sent(),
     ) {
@@ -288,5 +311,7 @@ proptest! {
             policy(&format!("p{index}"), action, vec![Rule { clauses: vec![Clause { matches: vec![asking(http)] }] }])
         }).collect();
         prop_assert!(!allowed(&policies, None) || allowed(&policies, Some(sent.request())));
+        // And nobody is turned away before the request is read that would be allowed.
+        prop_assert!(!allowed(&policies, Some(sent.request())) || allows(&policies, Asked::Unread));
     }
 }

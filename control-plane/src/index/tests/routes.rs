@@ -177,15 +177,37 @@ fn a_malformed_route_leaves_the_last_good_one_in_force() {
     assert!(said(&index, "Accepted").2.contains("it routes nothing"));
 }
 
+/// A pod that is served by a plane.
+fn served_by(plane: Plane, namespace: &str, address: &str) -> Change {
+    let mut one = pod(address);
+    one.redirection = Some(plane);
+    Change::Pod(ObjectKey::new(namespace, "one"), Some(one))
+}
+
 #[test]
 fn a_route_that_nobody_applies_says_for_whom() {
     let mut index = world(http("r", to_web(json!([{}]))));
     index.apply(Change::Gateway(key("w"), None));
+    index.apply(served_by(Plane::Sidecar, "shop", "10.0.0.7"));
+    index.flush();
+    // Without a waypoint it is for the clients' own planes.
+    let (applied, _, message) = said(&index, "trefoil.dev/Applied");
+    assert!(
+        applied && message.contains("by the sidecars of its clients"),
+        "{message}"
+    );
+    // Of which not all read HTTP.
+    index.apply(served_by(Plane::Node, "books", "10.0.0.8"));
     index.flush();
     let (applied, reason, message) = said(&index, "trefoil.dev/Applied");
     assert_eq!((applied, reason.as_str()), (false, "NoPlane"));
-    assert!(message.contains("ambient"), "{message}");
-    // A route of a client's namespace is not for the service's waypoint.
+    assert!(message.contains("ambient clients in books"), "{message}");
+    assert!(message.contains("give Service shop/web a waypoint"), "{message}");
+    index.apply(Change::Pod(ObjectKey::new("books", "one"), None));
+    index.flush();
+    assert!(said(&index, "trefoil.dev/Applied").0);
+    index.apply(served_by(Plane::Node, "books", "10.0.0.8"));
+    // A route of a client's namespace is for that namespace's own planes.
     let foreign = json!({"parentRefs": [{"group": "", "kind": "Service", "name": "web", "namespace": "shop"}], "rules": [{}]});
     index.apply(Change::Route(RouteKind::Http, key("r"), None));
     index.apply(Change::Route(
@@ -194,8 +216,16 @@ fn a_route_that_nobody_applies_says_for_whom() {
         Some(object(foreign)),
     ));
     index.flush();
-    assert_eq!(served(&index, "HTTPRoute/other/r"), None);
-    assert!(said(&index, "trefoil.dev/Applied").2.contains("clients in other"));
+    assert!(served(&index, "HTTPRoute/other/r").is_some());
+    let (applied, _, message) = said(&index, "trefoil.dev/Applied");
+    assert!(applied && message.contains("clients in other"), "{message}");
+    index.apply(served_by(Plane::Node, "other", "10.0.0.9"));
+    index.flush();
+    let (applied, _, message) = said(&index, "trefoil.dev/Applied");
+    assert!(
+        !applied && message.contains("ambient clients in other"),
+        "{message}"
+    );
     // Nor is one attached to a service that there is not.
     index.apply(http(
         "r",

@@ -170,6 +170,12 @@ fn an_unknown_waypoint_is_found_and_what_asks_for_http_stays_closed() {
     };
     assert!(!enforced(&index).holds && enforced(&index).message.contains("shop/web"));
     assert!(authorization(&index, "shop/p").expect("served").rules.is_empty());
+    // A sidecar reads them, for as long as it is what serves the pod.
+    for (plane, reads) in [(Plane::Sidecar, true), (Plane::Node, false)] {
+        index.apply(placed(plane, false));
+        index.flush();
+        assert_eq!(enforced(&index).holds, reads, "{plane:?}");
+    }
     for change in waypoint("w", "service", "10.0.0.9", true) {
         index.apply(change);
     }

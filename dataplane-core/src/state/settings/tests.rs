@@ -5,7 +5,7 @@ use trefoil_api::proto::type_url;
 
 use super::*;
 use crate::Store;
-use crate::state::tests::{of_policies, of_workloads, removal, response};
+use crate::state::fixtures::{of_policies, of_workloads, removal, response};
 
 fn good(outbound: message::Outbound) -> MeshSettings {
     MeshSettings {

@@ -27,7 +27,7 @@ fn outcome(
         source: [10, 0, 0, 1].into(),
         destination: [10, 0, 0, 2].into(),
         port: 80,
-        request: Some(policy::Request {
+        asked: policy::Asked::Request(policy::Request {
             method: "GET",
             path,
             host: &head.host,

@@ -8,7 +8,7 @@ use axum::routing::any;
 use serde::Deserialize;
 use serde_json::json;
 use trefoil_api::names::workload_uid;
-use trefoil_dataplane_core::admin::QUESTIONS;
+use trefoil_dataplane_process::admin::QUESTIONS;
 
 use crate::supervisor::Shown;
 

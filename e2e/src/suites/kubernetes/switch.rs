@@ -8,7 +8,6 @@ use anyhow::Context;
 use super::Cluster;
 use crate::kernel::running;
 use crate::programs::load::Tally;
-use crate::programs::port;
 use crate::report::Report;
 use crate::suites::switch::{Ground, Route, back_and_forth};
 
@@ -52,7 +51,7 @@ impl Ground for Cluster {
 
     async fn load(&self, route: &Route, arguments: &[&str]) -> anyhow::Result<Tally> {
         let address = self.address(route.server, "server", route.node).await?;
-        let target = format!("{address}:{}", port::HTTP);
+        let target = format!("{address}:{}", route.port());
         let command = [&["load", "--target", &target], arguments].concat();
         self.program_in(route.client, "client", &command, LIMIT).await
     }

@@ -48,7 +48,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 pub(super) enum End {
     /// Those that a plane accepted from the pod's application.
     Client,
-    /// Those that a plane connected to the pod's application.
+    /// Those that a plane connected to the pod's application for bytes: requests may share one that was there.
     Server,
 }
 
@@ -69,7 +69,7 @@ impl Watched {
             End::Client => PLANES
                 .iter()
                 .any(|plane| plane.outbound == connection.local.port()),
-            End::Server => connection.remote.port() == port::HTTP,
+            End::Server => connection.remote.port() == port::TCP,
         }
     }
 

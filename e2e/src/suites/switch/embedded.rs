@@ -10,7 +10,6 @@ use super::{Ground, Route};
 use crate::mesh::Pod;
 use crate::mesh::standard::{NODES, Standard};
 use crate::programs::load::Tally;
-use crate::programs::port;
 
 impl Ground for Standard {
     fn between_nodes(&self) -> String {
@@ -48,7 +47,7 @@ impl Ground for Standard {
     }
 
     async fn load(&self, route: &Route, arguments: &[&str]) -> anyhow::Result<Tally> {
-        let target = Standard::server(self, route.server, route.node)?.at(port::HTTP);
+        let target = Standard::server(self, route.server, route.node)?.at(route.port());
         let (program, target) = (self.mesh.program()?, target.to_string());
         let command = [&[program.as_str(), "load", "--target", &target], arguments].concat();
         let limit = Duration::from_secs(300);

@@ -2,7 +2,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use super::*;
-use crate::state::tests::{of_policies, of_services, of_workloads, service, serving, workload};
+use trefoil_dataplane_core::state::fixtures::{
+    of_policies, of_services, of_workloads, service, serving, workload,
+};
 
 struct Served {
     socket: PathBuf,

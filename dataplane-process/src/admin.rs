@@ -21,10 +21,10 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 use tokio::net::UnixListener;
 
-use crate::Drain;
 use crate::Readiness;
-use crate::Store;
-use crate::proxy::Proxy;
+use trefoil_dataplane_core::Drain;
+use trefoil_dataplane_core::Store;
+use trefoil_dataplane_core::proxy::Proxy;
 
 pub use ask::{Answer, AskError, ask};
 pub use log::{Format, LogError, LogLevel};

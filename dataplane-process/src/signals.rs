@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{Drain, Drained};
+use trefoil_dataplane_core::Drain;
+use trefoil_dataplane_core::drain::Drained;
 
 /// The signals that end a process: TERM and INT.
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! Every client, every server behind a waypoint, every way of addressing it, every protocol, under a policy
+//! Every client, every server whose requests are read, every way of addressing it, every protocol, under a policy
 //! that can only be decided by whoever reads HTTP and knows the client. What is allowed is written down here
 //! from the design and from nothing that was measured.
 
@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use anyhow::ensure;
 
-use super::{GUARDED, SOON, policy, virtual_address};
+use super::{SOON, policy, virtual_address};
 use crate::mesh::eventually;
 use crate::mesh::standard::{NAMESPACES, NODES, Standard};
 use crate::programs::call::{Calls, Target};
@@ -34,31 +34,48 @@ fn allows(client: &str, protocol: Protocol) -> bool {
     }
 }
 
-pub(super) async fn run(standard: &Standard, report: &mut Report) -> anyhow::Result<()> {
+/// To `servers`, by namespace; the policy is in force in their namespaces. Clients outside of the mesh, of whom no
+/// request could be allowed, are answered in HTTP only where `strangers` are.
+pub(in crate::suites) async fn run(
+    standard: &Standard,
+    report: &mut Report,
+    servers: &[&'static str],
+    strangers: bool,
+) -> anyhow::Result<()> {
     let mut shown = BTreeMap::new();
     for (spec, what) in [
         (None, "no policy"),
         (Some(POLICY), "a policy that asks about HTTP"),
     ] {
-        for namespace in GUARDED {
+        for namespace in servers {
             if spec.is_some() {
                 policy(&standard.mesh, namespace, spec).await?;
             }
         }
-        for server in GUARDED {
+        for server in servers {
             let targets = targets(standard, server).await?;
             for client in NAMESPACES {
-                let wanted = |protocol| spec.is_none() || allows(client, protocol);
+                let wanted = Wanted {
+                    allowed: &|protocol| spec.is_none() || allows(client, protocol),
+                    answered: strangers || client != "none",
+                };
                 let result = verdicts(standard, client, &targets, wanted, &mut shown, (server, what)).await;
                 report.check(format!("{client} → {server} by every way, {what}"), result);
             }
         }
     }
-    for namespace in GUARDED {
+    for namespace in servers {
         policy(&standard.mesh, namespace, None).await?;
     }
     print_table(&shown);
     Ok(())
+}
+
+/// What is to become of the attempts of a client.
+struct Wanted<'a> {
+    allowed: &'a dyn Fn(Protocol) -> bool,
+    /// Refusals are told in HTTP.
+    answered: bool,
 }
 
 /// A way to a server, and what it is called.
@@ -103,7 +120,7 @@ async fn verdicts(
     standard: &Standard,
     client: &'static str,
     aims: &[Aim],
-    wanted: impl Fn(Protocol) -> bool,
+    wanted: Wanted<'_>,
     shown: &mut Shown,
     (server, what): (&'static str, &'static str),
 ) -> anyhow::Result<String> {
@@ -111,7 +128,7 @@ async fn verdicts(
     let calls = eventually(SOON, async || {
         let calls = standard.call(client, &targets, 2).await?;
         for (aim, calls) in aims.iter().zip(&calls) {
-            as_wanted(calls, wanted(aim.target.protocol))
+            as_wanted(calls, &wanted)
                 .map_err(|error| error.context(format!("{} {}", aim.target.protocol, aim.way)))?;
         }
         Ok(calls)
@@ -130,15 +147,23 @@ async fn verdicts(
             },
         );
     }
-    let allowed = aims.iter().filter(|aim| wanted(aim.target.protocol)).count();
+    let allowed = aims
+        .iter()
+        .filter(|aim| (wanted.allowed)(aim.target.protocol))
+        .count();
     Ok(format!(
         "{allowed} of {} ways allowed, as it should be",
         aims.len()
     ))
 }
 
-/// What is refused must be refused by an answer where the client speaks HTTP: it is the waypoint that reads.
-fn as_wanted(calls: &Calls, wanted: bool) -> anyhow::Result<()> {
+/// What is refused must be refused by an answer where the client speaks HTTP and its requests are read.
+fn as_wanted(calls: &Calls, wanted: &Wanted<'_>) -> anyhow::Result<()> {
+    let Wanted {
+        allowed,
+        answered: told,
+    } = wanted;
+    let wanted = allowed(calls.target.protocol);
     let served = calls.served();
     ensure!(
         served == if wanted { calls.outcomes.len() } else { 0 },
@@ -152,7 +177,7 @@ fn as_wanted(calls: &Calls, wanted: bool) -> anyhow::Result<()> {
     };
     let answered = |outcome: &Outcome| matches!(outcome, Outcome::Failed(said) if said.contains(refusal));
     ensure!(
-        wanted || calls.outcomes.iter().all(answered),
+        wanted || !told || calls.outcomes.iter().all(answered),
         "not refused with {refusal}: {:?}",
         calls.outcomes
     );

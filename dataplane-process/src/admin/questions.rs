@@ -8,38 +8,39 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use serde::Serialize;
 use serde_json::json;
 use trefoil_api::question::{Arriving, Leaving};
-
-use crate::proxy::{NotAnswered, Proxy};
+use trefoil_dataplane_core::proxy::{NotAnswered, Proxy};
 
 /// Paths of the questions, for those who pass them on.
 pub const QUESTIONS: [&str; 4] = ["/evaluate", "/route", "/probe", "/reach"];
 
-impl IntoResponse for NotAnswered {
-    fn into_response(self) -> Response {
-        let status = match self {
-            Self::NotServed(_) | Self::NotKnown(_) => StatusCode::NOT_FOUND,
-            Self::Identity(_) => StatusCode::BAD_REQUEST,
-            Self::Busy => StatusCode::TOO_MANY_REQUESTS,
-        };
-        (status, Json(json!({ "error": self.to_string() }))).into_response()
-    }
+fn answer(answered: Result<impl Serialize, NotAnswered>) -> Response {
+    let error = match answered {
+        Ok(answer) => return Json(answer).into_response(),
+        Err(error) => error,
+    };
+    let status = match error {
+        NotAnswered::NotServed(_) | NotAnswered::NotKnown(_) => StatusCode::NOT_FOUND,
+        NotAnswered::Identity(_) => StatusCode::BAD_REQUEST,
+        NotAnswered::Busy => StatusCode::TOO_MANY_REQUESTS,
+    };
+    (status, Json(json!({ "error": error.to_string() }))).into_response()
 }
 
 type Asked = State<Arc<Proxy>>;
 
 pub(super) fn routes(proxy: Arc<Proxy>) -> Router {
-    let evaluate = get(async |State(proxy): Asked, Query(question): Query<Arriving>| {
-        proxy.evaluate(&question).map(Json)
-    });
+    let evaluate =
+        get(async |State(proxy): Asked, Query(question): Query<Arriving>| answer(proxy.evaluate(&question)));
     let route =
-        get(async |State(proxy): Asked, Query(question): Query<Leaving>| proxy.route(&question).map(Json));
+        get(async |State(proxy): Asked, Query(question): Query<Leaving>| answer(proxy.route(&question)));
     let probe = post(async |State(proxy): Asked, Query(question): Query<Leaving>| {
-        proxy.probe(&question).await.map(Json)
+        answer(proxy.probe(&question).await)
     });
     let reach = post(async |State(proxy): Asked, Query(question): Query<Arriving>| {
-        proxy.reach(&question).await.map(Json)
+        answer(proxy.reach(&question).await)
     });
     Router::new()
         .route(QUESTIONS[0], evaluate)
