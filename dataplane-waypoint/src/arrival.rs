@@ -3,8 +3,10 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use trefoil_dataplane_core::hbone::Incoming;
+use tokio::time::{Instant, timeout_at};
+use trefoil_dataplane_core::hbone::{Destination, Incoming};
 use trefoil_dataplane_core::identify::{Peer, hands_over};
 use trefoil_dataplane_core::proxy::{Failure, Home};
 use trefoil_dataplane_core::state::{Locality, Workload};
@@ -39,7 +41,7 @@ pub(crate) async fn arrival(
 ) -> Result<Arrival, Failure> {
     let asked = incoming.asked()?;
     let own = home.workload().await?;
-    let target = target(&home.store().snapshot(), &own, &asked.destination)?;
+    let target = until_served(home, &own, &asked.destination).await?;
     let believed = match &target {
         Target::Workload(endpoint) => hands_over(&peer, source.ip(), &endpoint.workload, &own),
         Target::Service { .. } => false,
@@ -60,6 +62,21 @@ pub(crate) async fn arrival(
         own,
         target,
     })
+}
+
+/// How long a client may have heard before this plane does that it serves what it is asked for.
+const BEHIND: Duration = Duration::from_millis(500);
+
+/// What is asked for, once that is known to be served here.
+async fn until_served(home: &Home, own: &Workload, asked: &Destination) -> Result<Target, Failure> {
+    let mut changes = home.store().changes();
+    let until = Instant::now() + BEHIND;
+    loop {
+        let found = target(&home.store().snapshot(), own, asked);
+        if found.is_ok() || !matches!(timeout_at(until, changes.changed()).await, Ok(Ok(()))) {
+            return found;
+        }
+    }
 }
 
 impl Arrival {

@@ -126,6 +126,21 @@ impl Failure {
         }
     }
 
+    /// It is a waypoint's that is not there, or does not serve what it is asked for: it may have been removed just now.
+    pub(super) fn may_be_out_of_date(&self) -> bool {
+        let gone = |error: &OpenError| {
+            matches!(
+                error,
+                OpenError::Connect(_) | OpenError::Refused(StatusCode::BAD_REQUEST)
+            )
+        };
+        match self {
+            Self::NoWaypoint(_) => true,
+            Self::Waypoint(error) => gone(error),
+            _ => false,
+        }
+    }
+
     /// A connection that had come about was broken, and nobody says why.
     pub(super) fn is_silent(&self) -> bool {
         matches!(self, Self::Forward(_)) && self.far_reset().is_none()

@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
 
 use super::connections::{Direction, Tracked};
 use super::failure::Failure;
@@ -21,6 +23,10 @@ use crate::resolve::{Dialled, Target, resolve};
 use crate::sockets;
 use crate::state::{Guard, Service, Tunnel, Workload};
 use crate::telemetry::{Record, Reporter};
+
+/// How long what is known here may be behind what a waypoint knows: one that is made or removed is heard of by all
+/// planes, by one after the other.
+const BEHIND: Duration = Duration::from_millis(500);
 
 /// The way to a server, open.
 pub(super) enum Way {
@@ -109,8 +115,31 @@ pub(super) async fn connect(
     let of = (Direction::Outbound, "");
     let ends = (source, destination);
     let tracked = proxy.connections.track(&pod.uid, of, ends, Peer::Unauthenticated);
-    let target = resolve(&proxy.store, &own, destination, &mut rand::rng());
-    let way = match target {
+    let mut changes = proxy.store.changes();
+    let way = match find(proxy, pod, &own, destination, record).await {
+        Err(failure) if failure.may_be_out_of_date() => {
+            // Nothing was said to anybody yet: what is known from now on may lead elsewhere.
+            if timeout(BEHIND, changes.changed()).await.is_err() {
+                return Err(failure);
+            }
+            (record.path, record.tunnel_address) = ("none", None);
+            find(proxy, pod, &own, destination, record).await?
+        }
+        found => found?,
+    };
+    Ok((way, tracked))
+}
+
+/// The way to what was dialled, open.
+async fn find(
+    proxy: &Proxy,
+    pod: &Served,
+    own: &Arc<Workload>,
+    destination: SocketAddr,
+    record: &mut Record,
+) -> Result<Way, Failure> {
+    let target = resolve(&proxy.store, own, destination, &mut rand::rng());
+    Ok(match target {
         Target::Passthrough(address) => direct(pod, address).await?,
         Target::Workload {
             workload,
@@ -121,7 +150,7 @@ pub(super) async fn connect(
             record.destination.identity = Some(workload.identity.clone());
             record.destination.workload = Some(workload.clone());
             record.service.clone_from(&service);
-            towards(proxy, pod, &own, Endpoint { workload, address }, record).await?
+            towards(proxy, pod, own, Endpoint { workload, address }, record).await?
         }
         Target::Waypoint {
             waypoint,
@@ -129,7 +158,7 @@ pub(super) async fn connect(
             dialled,
         } => {
             record.dialled(&dialled);
-            let side = by_waypoint(proxy, pod, &own, (&waypoint, first), &dialled, record);
+            let side = by_waypoint(proxy, pod, own, (&waypoint, first), &dialled, record);
             Way::Open(side.await.map_err(Failure::Waypoint)?)
         }
         Target::NoWaypoint { waypoint, dialled } => {
@@ -141,8 +170,7 @@ pub(super) async fn connect(
             return Err(Failure::NoEndpoint(service.hostname.clone()));
         }
         Target::Refused => return Err(refused_address(proxy, destination)),
-    };
-    Ok((way, tracked))
+    })
 }
 
 /// By the waypoint that serves what was dialled. That is all that it is told: it chooses, and decides.

@@ -127,9 +127,11 @@ async fn without_its_waypoint_nobody_reaches_a_workload() {
         for (_, mut stream) in ways(&guarded).await {
             until_reset(&mut stream).await;
         }
+        // Whoever dials the waypoint waits for better news before it gives up, so that its line may be the second.
         let at_client = lines.of(mesh, "outbound", 2).await;
+        let dialled = at_client.iter().find(|line| line["layer"] == "waypoint");
         let at_server = lines.of(mesh, "inbound", 2).await;
-        for line in [&at_client[0], &at_server[0], &at_server[1]] {
+        for line in [dialled.expect("a line"), &at_server[0], &at_server[1]] {
             assert_eq!(line["layer"], "waypoint", "{line:?}");
             assert_eq!(line["response_flags"], "CONNECT");
             assert!(line["reason"].contains(&guarded.door.key()), "{line:?}");
@@ -143,7 +145,8 @@ async fn without_its_waypoint_nobody_reaches_a_workload() {
             until_reset(&mut stream).await;
         }
         let at_client = lines.of(mesh, "outbound", 4).await;
-        assert_eq!(at_client[2]["layer"], "waypoint", "{:?}", at_client[2]);
+        let mut dialled = at_client[2..].iter();
+        assert!(dialled.any(|line| line["layer"] == "waypoint"), "{at_client:?}");
         let at_server = lines.of(mesh, "inbound", 4).await;
         for line in &at_server[2..] {
             assert_eq!(line["layer"], "waypoint", "{line:?}");
