@@ -7,27 +7,34 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::Request;
 use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::header::CONNECTION;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, lookup_host};
 
 /// A connection to an HTTP server.
-pub(crate) struct Connection(SendRequest<Full<Bytes>>);
+pub(crate) struct Connection {
+    send: SendRequest<Full<Bytes>>,
+    /// The last answer said that the connection ends with it.
+    pub(crate) over: bool,
+}
 
 impl Connection {
     /// A new one.
     pub(crate) async fn open(address: SocketAddr) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(address).await?;
-        let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+        let (send, connection) = handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
-        Ok(Self(sender))
+        Ok(Self { send, over: false })
     }
 
     /// What the server answers, which must be well.
     pub(crate) async fn get(&mut self) -> anyhow::Result<String> {
-        self.0.ready().await?;
+        self.send.ready().await?;
         let request = Request::get("/").header("host", "demo").body(Full::default())?;
-        let response = self.0.send_request(request).await?;
+        let response = self.send.send_request(request).await?;
+        let said = response.headers().get(CONNECTION);
+        self.over = said.is_some_and(|said| said.as_bytes().eq_ignore_ascii_case(b"close"));
         let status = response.status();
         let body = response.into_body().collect().await?.to_bytes();
         let body = String::from_utf8_lossy(&body).into_owned();

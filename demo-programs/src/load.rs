@@ -18,8 +18,10 @@ pub struct Counts {
     pub served: u32,
     /// The others, by what happened.
     pub failed: Vec<String>,
-    /// Answers over the connection that stays.
+    /// Answers to the client that stays connected.
     pub long_lived: u32,
+    /// Over how many connections: a plane that is left asks its clients to come again, between two answers.
+    pub connections: u32,
     /// What happened to it.
     pub long_lived_failure: Option<String>,
 }
@@ -46,7 +48,7 @@ pub(crate) async fn visit(target: &str, visits: u32) -> Visits {
     counted
 }
 
-/// Requests at a fixed rate, and one connection that stays.
+/// Requests at a fixed rate, and a client that stays connected.
 pub(crate) async fn load(target: &str, rate: u32, seconds: u32) -> Counts {
     let mut counts = Counts::default();
     let address = match resolve(target).await {
@@ -72,7 +74,12 @@ pub(crate) async fn load(target: &str, rate: u32, seconds: u32) -> Counts {
             _ => counts.failed.push("no answer".into()),
         }
     }
-    (counts.long_lived, counts.long_lived_failure) = staying.await.unwrap_or((0, Some("it broke".into())));
+    let stayed = staying.await.unwrap_or_default();
+    (counts.long_lived, counts.connections) = (stayed.answers, stayed.connections);
+    counts.long_lived_failure = match stayed.connections {
+        0 => Some("it broke".into()),
+        _ => stayed.failure,
+    };
     counts
 }
 
@@ -80,18 +87,34 @@ async fn one(address: SocketAddr) -> anyhow::Result<()> {
     Connection::open(address).await?.get().await.map(drop)
 }
 
-/// Asks over one connection, ten times a second.
-async fn stay(address: SocketAddr, end: Instant) -> (u32, Option<String>) {
-    let mut served = 0;
+/// What has come of a client that stays connected.
+#[derive(Default)]
+struct Stayed {
+    answers: u32,
+    connections: u32,
+    failure: Option<String>,
+}
+
+/// Asks ten times a second, over one connection for as long as the server does not say that it ends.
+async fn stay(address: SocketAddr, end: Instant) -> Stayed {
+    let mut stayed = Stayed::default();
     let asked = async {
-        let mut connection = Connection::open(address).await?;
+        let mut connection: Option<Connection> = None;
         while Instant::now() < end {
-            tokio::time::timeout(LIMIT, connection.get()).await??;
-            served += 1;
+            let open = match &mut connection {
+                Some(open) if !open.over => open,
+                ended => {
+                    stayed.connections += 1;
+                    ended.insert(Connection::open(address).await?)
+                }
+            };
+            tokio::time::timeout(LIMIT, open.get()).await??;
+            stayed.answers += 1;
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         anyhow::Ok(())
     };
     let failure = asked.await.err().map(|error| format!("{error:#}"));
-    (served, failure)
+    stayed.failure = failure;
+    stayed
 }

@@ -112,7 +112,10 @@ fn table(counts: &Counts, by_sidecar: usize, by_node: usize) -> Table {
     let staying = match counts.long_lived_failure {
         None => toned(
             Tone::Good,
-            &format!("{} answers, never broken", counts.long_lived),
+            &format!(
+                "{} answers over {} connections, never broken",
+                counts.long_lived, counts.connections
+            ),
         ),
         Some(_) => toned(Tone::Bad, &format!("broke after {} answers", counts.long_lived)),
     };
@@ -122,7 +125,7 @@ fn table(counts: &Counts, by_sidecar: usize, by_node: usize) -> Table {
         "FAILED",
         "BY THE SIDECAR",
         "BY THE NODE PROXY",
-        "ONE CONNECTION THAT STAYED",
+        "ONE CLIENT THAT STAYED",
     ]);
     table.row([
         counts.sent.to_string(),
