@@ -76,7 +76,7 @@ pub(super) async fn show(demo: &Demo) -> anyhow::Result<()> {
         call("office", Method::Reprice, Some("catalog-v1"), true),
     ] {
         let seen = seen(demo, &call).await?;
-        wrong.extend(call.wrong(&seen));
+        wrong.extend(call.wrong(demo.member(call.caller)?, &seen));
         table.row(call.row(demo, &seen)?);
     }
     print!("{}", table.render());
@@ -141,7 +141,7 @@ async fn waypoint_pod(demo: &Demo) -> anyhow::Result<String> {
 impl Call<'_> {
     /// What is not as the design has it, if anything: the waypoint decides about each request, also of those that
     /// the pod's plane hands over to it, and names the policy where it denies.
-    fn wrong(&self, seen: &Seen) -> Option<String> {
+    fn wrong(&self, caller: &Member, seen: &Seen) -> Option<String> {
         let said = |line: &Option<Line>, key: &str| line.as_ref().map_or("", |line| line.get(key)).to_owned();
         let policy = format!("{SHOP}/{POLICY}");
         let verdict = if self.allowed {
@@ -150,10 +150,12 @@ impl Call<'_> {
             let denied = said(&seen.decided, "layer") == "policy" && said(&seen.decided, "policy") == policy;
             seen.answer.denied() && denied && seen.answer.said.contains(&policy)
         };
-        // What is handed over is decided about, and never routed anew.
+        // What is dialled itself is decided about, and never routed anew. A sidecar reads the request, and takes it to the
+        // endpoint's waypoint at once; of others the dialled pod's plane hands it over.
         let routed = !said(&seen.decided, "route").is_empty();
         let way = (seen.handed_over.is_some(), routed);
-        let right = verdict && way == (self.dials.is_some(), self.dials.is_none());
+        let handed_over = self.dials.is_some() && caller.namespace != "sidecar";
+        let right = verdict && way == (handed_over, self.dials.is_none());
         (!right).then(|| {
             let (caller, path) = (self.caller, self.method.path());
             let way = self.dials.map_or("the service", |pod| pod);

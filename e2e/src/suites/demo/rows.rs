@@ -94,7 +94,7 @@ const VERDICTS: [(&str, &str, &str, &str, &str, bool); 6] = [
     ("sidecar/store", FIND, SERVICE, "waypoint", "OK by v2", false),
     ("sidecar/store", REPRICE, SERVICE, "waypoint", DENIED, true),
     ("ambient/office", REPRICE, SERVICE, "waypoint", "OK by v2", false),
-    ("sidecar/store", REPRICE, POD, HANDED_OVER, DENIED, true),
+    ("sidecar/store", REPRICE, POD, "waypoint", DENIED, true),
     ("none/legacy", REPRICE, POD, HANDED_OVER, DENIED, true),
     // Policy, and no route: it is the version that was dialled.
     ("ambient/office", REPRICE, POD, HANDED_OVER, "OK by v1", false),
