@@ -247,8 +247,6 @@ async fn hand_over(
     peer: &Peer,
 ) -> Result<Side, Failure> {
     let destination = record.destination_address.unwrap_or(record.source_address);
-    let chosen = waypoint::another(proxy, own, service, destination.ip(), &[]);
-    let first = chosen.ok_or_else(|| Failure::NoWaypoint(service.to_owned()))?;
     let dialled = record.service.clone();
     let source = record.source.workload.clone();
     let opening = Opening {
@@ -259,13 +257,8 @@ async fn hand_over(
         baggage: source.as_deref().map(baggage),
         claim: Some(peer.claim()),
     };
-    let to = waypoint::To {
-        service,
-        first,
-        expected: Some(identity),
-    };
-    let opened = waypoint::open(proxy, pod, own, to, &opening, &mut record.tunnel_address);
-    opened.await.map_err(Failure::Waypoint)
+    let tunnel = &mut record.tunnel_address;
+    waypoint::open_guard(proxy, pod, own, (identity, service), &opening, tunnel).await
 }
 
 /// Connects to the application from within its namespace, as the client where that is possible.

@@ -327,15 +327,7 @@ pub(super) async fn onward(
         return Ok(tunnel(proxy, pod, own, to, service, source).await?);
     };
     let opening = opening(own, (source, to.address), None, service);
-    let chosen = waypoint::another(proxy, own, waypoint, to.address.ip(), &[]);
-    let hop = waypoint::To {
-        service: waypoint,
-        first: chosen.ok_or_else(|| Failure::NoWaypoint(waypoint.clone()))?,
-        expected: Some(identity),
-    };
-    let mut tried = None;
-    let opened = waypoint::open(proxy, pod, own, hop, &opening, &mut tried);
-    opened.await.map_err(Failure::Waypoint)
+    waypoint::open_guard(proxy, pod, own, (identity, waypoint), &opening, &mut None).await
 }
 
 /// A connection for which the server's pod has no room leaves its line at the server's end too.

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use trefoil_api::Identity;
 
 use super::Proxy;
+use super::failure::Failure;
 use super::pod::Served;
 use crate::balance::{Endpoint, choose_waypoint};
 use crate::forward::Side;
@@ -23,13 +24,7 @@ pub(super) struct To<'a> {
 }
 
 /// An endpoint of a waypoint, but none of these.
-pub(super) fn another(
-    proxy: &Proxy,
-    own: &Workload,
-    service: &str,
-    like: IpAddr,
-    but: &[String],
-) -> Option<Endpoint> {
+fn another(proxy: &Proxy, own: &Workload, service: &str, like: IpAddr, but: &[String]) -> Option<Endpoint> {
     let known = proxy.store.snapshot();
     choose_waypoint(&known, service, &[own.into()], like, but, &mut rand::rng())
 }
@@ -62,4 +57,23 @@ pub(super) async fn open(
             None => return Err(error),
         };
     }
+}
+
+/// The same to the waypoint of this identity and service, which guards what `opening` asks for.
+pub(super) async fn open_guard(
+    proxy: &Proxy,
+    pod: &Served,
+    own: &Workload,
+    (identity, service): (&Identity, &str),
+    opening: &Opening<'_>,
+    tunnel: &mut Option<SocketAddr>,
+) -> Result<Side, Failure> {
+    let first = another(proxy, own, service, opening.destination.ip(), &[]);
+    let to = To {
+        service,
+        first: first.ok_or_else(|| Failure::NoWaypoint(service.to_owned()))?,
+        expected: Some(identity),
+    };
+    let opened = open(proxy, pod, own, to, opening, tunnel).await;
+    opened.map_err(Failure::Waypoint)
 }
