@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use trefoil_api::names::{MANAGER, WAYPOINT_CONTAINER, label, port, uid};
 use trefoil_api::routes::GATEWAY_GROUP;
 
-use crate::index::Deployable;
 use crate::plane_pod;
+use trefoil_control_plane_index::Deployable;
 
 #[cfg(test)]
 mod tests;

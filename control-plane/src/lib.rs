@@ -3,10 +3,8 @@
 pub mod assemble;
 pub mod ca;
 pub mod deployment;
-pub mod index;
 pub mod objects;
 mod plane_pod;
 pub mod serve;
-pub mod translate;
 pub mod upkeep;
 pub mod webhook;

@@ -15,11 +15,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use trefoil_api::names::{MESH_CONFIG, MESH_NAMESPACE};
 
-use crate::index::snapshot::ResourceKind;
-use crate::index::{Change, Deployable, Index, Kind, ObjectKey, ObjectStatus, PolicyReport};
 use crate::serve::certificates::Mesh;
 use crate::serve::metrics::{Metrics, TypeLabel};
 use crate::serve::xds::Hub;
+use trefoil_control_plane_index::snapshot::ResourceKind;
+use trefoil_control_plane_index::{Change, Deployable, Index, Kind, ObjectKey, ObjectStatus, PolicyReport};
 
 /// Changes that are taken together.
 const BATCH: usize = 4096;

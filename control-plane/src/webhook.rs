@@ -27,9 +27,9 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use trefoil_api::plane::{PodFacts, wants_sidecar};
 
-use crate::index::facts::Labels;
 use crate::serve::certificates::Mesh;
 use crate::serve::metrics::Metrics;
+use trefoil_control_plane_index::facts::Labels;
 
 /// The largest review.
 const REVIEW_BYTES: usize = 8 << 20;

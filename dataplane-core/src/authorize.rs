@@ -6,10 +6,10 @@ use std::net::{IpAddr, SocketAddr};
 use trefoil_api::Identity;
 use trefoil_api::policy::{Asked, Connection, Reason, Verdict, audit, evaluate};
 
-use crate::Store;
 use crate::guard::forwarded_by;
 use crate::identify::Peer;
-use crate::state::{Guard, Workload};
+use trefoil_dataplane_state::Store;
+use trefoil_dataplane_state::state::{Guard, Workload};
 
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@ use rand::Rng;
 use trefoil_api::Identity;
 use trefoil_api::names::port;
 
-use crate::state::{Locality, Mode, Scope, Service, Snapshot, Workload};
+use trefoil_dataplane_state::state::{Locality, Mode, Scope, Service, Snapshot, Workload};
 
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,7 @@
 use trefoil_api::Identity;
 
 use crate::identify::Peer;
-use crate::state::{Guard, Workload};
+use trefoil_dataplane_state::state::{Guard, Workload};
 
 #[cfg(test)]
 mod tests;

@@ -10,8 +10,8 @@ use trefoil_api::Identity;
 
 use crate::guard::guards;
 use crate::hbone::Claim;
-use crate::state::{Guard, Workload};
-use crate::tls::{PeerRefused, leaf_identity, leaf_not_after};
+use trefoil_dataplane_state::state::{Guard, Workload};
+use trefoil_dataplane_state::tls::{PeerRefused, leaf_identity, leaf_not_after};
 
 #[cfg(test)]
 mod tests;

@@ -33,14 +33,15 @@ pub use pod::Pod;
 pub use requests::{Leave, Readable, Requests};
 pub use tunnels::{Stream, Streams};
 
+use crate::Drain;
 use crate::hbone::PoolConfig;
-use crate::state::{Placement, Workload};
 use crate::telemetry::{Layer, Metrics, Record, Reporter};
-use crate::{Certificates, Drain, Store};
 use accept::Capture;
 use connections::Connections;
 use pod::Served;
 use probe::Probes;
+use trefoil_dataplane_state::state::{Placement, Workload};
+use trefoil_dataplane_state::{Certificates, Store};
 
 /// What a proxy is made of.
 pub struct ProxyParts {

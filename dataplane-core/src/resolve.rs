@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use rand::Rng;
 
-use crate::Store;
 use crate::balance::{Endpoint, choose, choose_waypoint};
-use crate::state::{Mode, Service, Snapshot, Workload};
+use trefoil_dataplane_state::Store;
+use trefoil_dataplane_state::state::{Mode, Service, Snapshot, Workload};
 
 #[cfg(test)]
 mod tests;

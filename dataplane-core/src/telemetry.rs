@@ -8,6 +8,7 @@ mod record;
 mod tests;
 
 use serde::Serialize;
+pub use trefoil_dataplane_state::Layer;
 
 pub use metrics::{Metrics, Series};
 pub use record::{Party, Record, parties};
@@ -77,39 +78,6 @@ impl Flag {
             Self::TlsFailure => "TLS_FAILURE",
             Self::Http2Failure => "H2_HANDSHAKE_FAILURE",
             Self::IdentityError => "IDENTITY_ERROR",
-        }
-    }
-}
-
-/// Whose fault a refusal is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Layer {
-    /// What brought the connection here.
-    Redirection,
-    /// The node proxy.
-    Node,
-    /// The sidecar.
-    Sidecar,
-    /// The waypoint.
-    Waypoint,
-    /// Authorization.
-    Policy,
-    /// The server's application.
-    Application,
-}
-
-impl Layer {
-    /// As logs name it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Redirection => "redirection",
-            Self::Node => "node",
-            Self::Sidecar => "sidecar",
-            Self::Waypoint => "waypoint",
-            Self::Policy => "policy",
-            Self::Application => "application",
         }
     }
 }

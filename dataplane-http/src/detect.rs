@@ -8,7 +8,7 @@ use std::time::Duration;
 use ::bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::{Instant, timeout_at};
-use trefoil_dataplane_core::state::Protocol;
+use trefoil_dataplane_state::state::Protocol;
 
 #[cfg(test)]
 mod tests;

@@ -19,8 +19,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{interval, timeout};
 use trefoil_api::Identity;
-use trefoil_dataplane_core::Store;
 use trefoil_dataplane_core::telemetry::{self as connections, Layer, Reporter};
+use trefoil_dataplane_state::Store;
 
 use crate::bytes::PutBack;
 use crate::detect::{Heard, PATIENCE, Spoken, hear};

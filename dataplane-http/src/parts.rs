@@ -6,8 +6,8 @@ use std::time::Duration;
 use prometheus_client::registry::Registry;
 use tokio::time::{MissedTickBehavior, interval};
 use trefoil_api::proto::type_url;
-use trefoil_dataplane_core::Store;
-use trefoil_dataplane_core::state::Consumer;
+use trefoil_dataplane_state::Store;
+use trefoil_dataplane_state::state::Consumer;
 
 use crate::routing::Routes;
 use crate::telemetry::Metrics;

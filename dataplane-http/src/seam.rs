@@ -11,8 +11,8 @@ use trefoil_dataplane_core::balance::{Endpoint, Vantage, vantages};
 use trefoil_dataplane_core::forward::{Lease, Side, SideBytes};
 use trefoil_dataplane_core::identify::Peer;
 use trefoil_dataplane_core::proxy::Failure;
-use trefoil_dataplane_core::state::{Locality, Protocol, Service, Workload};
 use trefoil_dataplane_core::telemetry::{Flag, Layer};
+use trefoil_dataplane_state::state::{Locality, Protocol, Service, Workload};
 
 /// Bytes both ways.
 pub trait Io: AsyncRead + AsyncWrite + Unpin + Send {}

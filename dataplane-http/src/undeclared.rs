@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use trefoil_dataplane_core::state::{Protocol, Snapshot};
+use trefoil_dataplane_state::state::{Protocol, Snapshot};
 
 use crate::seam::Downstream;
 

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 
 use futures::task::AtomicWaker;
 use tokio::sync::watch;
-use trefoil_dataplane_core::Store;
+use trefoil_dataplane_state::Store;
 
 use crate::answer::Refusal;
 use crate::request::{Asked, Connection};

@@ -12,12 +12,13 @@ use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
 use trefoil_api::proto::trefoil::worker::{Ready, from_worker};
-use trefoil_dataplane_core::certificates::Settings;
+use trefoil_dataplane_core::Drain;
 use trefoil_dataplane_core::proxy::{Proxy, ProxyConfig, ProxyParts};
 use trefoil_dataplane_core::telemetry::{Layer, Metrics};
-use trefoil_dataplane_core::{Certificates, Drain, Store};
 use trefoil_dataplane_process::admin::{Admin, Format, LogLevel};
 use trefoil_dataplane_process::{memory, metrics_server};
+use trefoil_dataplane_state::certificates::Settings;
+use trefoil_dataplane_state::{Certificates, Store};
 use trefoil_packets::PacketSocket;
 
 use self::channel::Outbox;

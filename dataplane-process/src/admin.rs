@@ -23,8 +23,8 @@ use tokio::net::UnixListener;
 
 use crate::Readiness;
 use trefoil_dataplane_core::Drain;
-use trefoil_dataplane_core::Store;
 use trefoil_dataplane_core::proxy::Proxy;
+use trefoil_dataplane_state::Store;
 
 pub use ask::{Answer, AskError, ask};
 pub use log::{Format, LogError, LogLevel};

@@ -31,13 +31,14 @@ pub use question::QuestionError;
 pub use readiness::Readiness;
 pub use signals::Signals;
 
-use trefoil_dataplane_core::certificates::{Authority, AuthorityScope, Settings};
-use trefoil_dataplane_core::discovery::{ControlPlane, Discovery, Held, Node, Status};
+use trefoil_dataplane_core::Drain;
 use trefoil_dataplane_core::drain::Drained;
 use trefoil_dataplane_core::proxy::{Proxy, ProxyConfig, ProxyParts};
 use trefoil_dataplane_core::sockets::listener;
 use trefoil_dataplane_core::telemetry::{Layer, Metrics};
-use trefoil_dataplane_core::{Certificates, Drain, Store};
+use trefoil_dataplane_state::certificates::{Authority, AuthorityScope, Settings};
+use trefoil_dataplane_state::discovery::{ControlPlane, Discovery, Held, Node, Status};
+use trefoil_dataplane_state::{Certificates, Store};
 
 use crate::admin::{Admin, LogError, LogLevel};
 use crate::remember::Remember;

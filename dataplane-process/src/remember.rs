@@ -9,7 +9,7 @@ use prost::Message;
 use tokio::sync::watch;
 use trefoil_api::proto::envoy::service::discovery::v3::DeltaDiscoveryResponse;
 
-use trefoil_dataplane_core::discovery::Held;
+use trefoil_dataplane_state::discovery::Held;
 
 #[cfg(test)]
 mod tests;

@@ -1,8 +1,8 @@
 //! Noticing that another plane took the workload over: our clients are then asked to leave. We keep serving,
 //! because established connections stay where they are, and because the workload may come back.
 
-use trefoil_dataplane_core::Store;
-use trefoil_dataplane_core::state::Plane;
+use trefoil_dataplane_state::Store;
+use trefoil_dataplane_state::state::Plane;
 
 #[cfg(test)]
 mod tests;

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use trefoil_dataplane_core::proxy::{Direction, Home, Readable, Requests};
-use trefoil_dataplane_core::state::{Locality, Service};
 use trefoil_dataplane_core::telemetry::{self as connections, Layer, Reporter};
 use trefoil_dataplane_http::detect::{Spoken, hear};
 use trefoil_dataplane_http::{
     Carrier, Config, Downstream, Engine, OpenFailure, Opened, Parts, Permit, Routes, Server, Undeclared,
 };
+use trefoil_dataplane_state::state::{Locality, Service};
 
 /// How long the client of a port that declares nothing may take to say what it speaks. Both ends may have a sidecar, one
 /// of which waits after the other.

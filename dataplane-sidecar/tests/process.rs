@@ -14,9 +14,9 @@ use trefoil_api::proto::istio::security::{Action, Authorization, Scope};
 use trefoil_api::proto::istio::workload::{Address, Workload, address};
 use trefoil_api::proto::trefoil::v1::{MeshSettings, Outbound};
 use trefoil_api::proto::type_url;
-use trefoil_dataplane_core::discovery::Held;
 use trefoil_dataplane_process::admin::ask;
 use trefoil_dataplane_process::remember::Remember;
+use trefoil_dataplane_state::discovery::Held;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_trefoil-sidecar");
 

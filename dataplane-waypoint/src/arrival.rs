@@ -9,9 +9,9 @@ use tokio::time::{Instant, timeout_at};
 use trefoil_dataplane_core::hbone::{Destination, Incoming};
 use trefoil_dataplane_core::identify::{Peer, hands_over};
 use trefoil_dataplane_core::proxy::{Failure, Home};
-use trefoil_dataplane_core::state::{Locality, Workload};
 use trefoil_dataplane_core::telemetry::{Party, Record};
 use trefoil_dataplane_http::Downstream;
+use trefoil_dataplane_state::state::{Locality, Workload};
 
 use crate::target::{Target, target};
 

@@ -10,9 +10,9 @@ use trefoil_dataplane_core::forward::Side;
 use trefoil_dataplane_core::hbone::{Opening, baggage};
 use trefoil_dataplane_core::identify::Peer;
 use trefoil_dataplane_core::proxy::{Failure, Home};
-use trefoil_dataplane_core::state::{Service, Workload};
 use trefoil_dataplane_core::telemetry::Layer;
 use trefoil_dataplane_http::{Carrier, Downstream, OpenFailure, Opened, Permit, Server};
+use trefoil_dataplane_state::state::{Service, Workload};
 
 /// Who is spoken for.
 pub(crate) struct Client<'c> {

@@ -11,9 +11,9 @@ use trefoil_dataplane_core::balance::{Endpoint, choose, vantages};
 use trefoil_dataplane_core::forward::{Side, TunnelBytes, TunnelStream};
 use trefoil_dataplane_core::hbone::Incoming;
 use trefoil_dataplane_core::proxy::{Failure, Home, Proxy, Reached, Stream, Tracked, Waypoint};
-use trefoil_dataplane_core::state::{Protocol, Service, Tunnel};
 use trefoil_dataplane_core::telemetry::{self as connections, Layer, Record, Reporter};
 use trefoil_dataplane_http::{Config, Engine, Parts};
+use trefoil_dataplane_state::state::{Protocol, Service, Tunnel};
 
 use crate::arrival::{Arrival, arrival};
 use crate::hop::{Client, Hops, open};

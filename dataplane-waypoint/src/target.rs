@@ -7,7 +7,7 @@ use trefoil_dataplane_core::balance::Endpoint;
 use trefoil_dataplane_core::guard::guards;
 use trefoil_dataplane_core::hbone::Destination;
 use trefoil_dataplane_core::proxy::Failure;
-use trefoil_dataplane_core::state::{Protocol, Service, Snapshot, Workload};
+use trefoil_dataplane_state::state::{Protocol, Service, Snapshot, Workload};
 
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,7 @@ use kube::api::ObjectMeta;
 use serde_json::json;
 
 use super::{Owner, Settings, owner, wanted};
-use crate::index::{Deployable, ObjectKey};
+use trefoil_control_plane_index::{Deployable, ObjectKey};
 
 fn waypoint(replicas: Option<u32>) -> Deployable {
     Deployable {

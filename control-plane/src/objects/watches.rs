@@ -19,8 +19,8 @@ use trefoil_api::names::{MESH_CONFIG, MESH_CONFIG_KEY, MESH_NAMESPACE};
 use trefoil_api::routes::GATEWAY_GROUP;
 
 use super::Event;
-use crate::index::facts::PolicyObject;
-use crate::index::{Change, Kind, ObjectKey, RouteKind};
+use trefoil_control_plane_index::facts::PolicyObject;
+use trefoil_control_plane_index::{Change, Kind, ObjectKey, RouteKind};
 
 pub(super) fn start(client: &Client, events: &mpsc::Sender<Event>, stop: &CancellationToken) {
     let all = Watches { client, events, stop };

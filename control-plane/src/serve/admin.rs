@@ -18,8 +18,8 @@ use trefoil_api::proto::istio::workload::{Address, address};
 use super::certificates::Signing;
 use super::xds::Hub;
 use crate::ca::Keeper;
-use crate::index::snapshot::ResourceKind;
 use crate::objects::Objects;
+use trefoil_control_plane_index::snapshot::ResourceKind;
 
 /// What is shown.
 #[derive(Clone)]

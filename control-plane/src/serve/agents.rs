@@ -20,9 +20,9 @@ use super::callers::Callers;
 use super::metrics::Metrics;
 use super::stubs::trefoil::v1::node_agent_service_server::NodeAgentService;
 use super::xds::Hub;
-use crate::index::{Change, NodePlacements};
 use crate::objects::Objects;
 pub use presence::Presence;
+use trefoil_control_plane_index::{Change, NodePlacements};
 
 /// How long peers are waited for.
 const WITHDRAWAL: Duration = Duration::from_secs(5);

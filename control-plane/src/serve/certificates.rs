@@ -20,7 +20,7 @@ use super::metrics::{Metrics, ReasonLabel};
 use super::stubs::istio::v1::auth::istio_certificate_service_server::IstioCertificateService;
 use super::xds::Hub;
 use crate::ca::{self, Keeper};
-use crate::index::facts;
+use trefoil_control_plane_index::facts;
 
 /// How many of the latest signings are kept to be shown.
 const SHOWN: usize = 256;

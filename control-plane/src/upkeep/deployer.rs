@@ -10,7 +10,7 @@ use trefoil_api::names::{GATEWAY_CONTROLLER, WAYPOINT_CLASS};
 
 use super::{AGAIN, SOON, Upkeep};
 use crate::deployment::{self, Owner, Settings, Wanted};
-use crate::index::{Change, Deployable, ObjectKey};
+use trefoil_control_plane_index::{Change, Deployable, ObjectKey};
 
 /// By whom fields are set, as the API server is told.
 const FIELD_MANAGER: &str = "trefoil-control-plane";

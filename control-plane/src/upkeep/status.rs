@@ -9,7 +9,7 @@ use trefoil_api::crd::{AuthorizationPolicy, PeerAuthentication};
 use trefoil_api::routes::GATEWAY_GROUP;
 
 use super::{SOON, Upkeep};
-use crate::index::{ObjectStatus, PolicyKind, PolicyReport, StatusKind};
+use trefoil_control_plane_index::{ObjectStatus, PolicyKind, PolicyReport, StatusKind};
 
 impl Upkeep {
     /// Writes the statuses that are not written yet, whenever this replica is the one that writes.
@@ -120,7 +120,7 @@ async fn try_write_status(client: &Client, status: &ObjectStatus) -> Result<(), 
 
 /// The conditions; one that still says the same keeps its time.
 fn conditions(report: &PolicyReport, now: Timestamp) -> Vec<Condition> {
-    let condition = |one: &crate::index::Statement| {
+    let condition = |one: &trefoil_control_plane_index::Statement| {
         let status = if one.holds { "True" } else { "False" };
         let known = report
             .current

@@ -7,7 +7,9 @@ use trefoil_api::proto::trefoil::v1 as extension;
 use trefoil_api::proto::type_url;
 
 use super::*;
-use crate::state::fixtures::{guarded, of_policies, of_workloads, policy, removal, workload};
+use trefoil_dataplane_state::state::fixtures::{
+    guarded, of_policies, of_workloads, policy, removal, workload,
+};
 
 fn store(policies: &[Authorization], named: &[&str]) -> Store {
     let store = Store::new();

@@ -7,8 +7,8 @@ use trefoil_api::proto::istio::workload as message;
 use trefoil_api::proto::istio::workload::load_balancing as balancing;
 
 use super::*;
-use crate::Store;
-use crate::state::fixtures::{of_services, of_workloads, service, serving, workload};
+use trefoil_dataplane_state::Store;
+use trefoil_dataplane_state::state::fixtures::{of_services, of_workloads, service, serving, workload};
 
 const CART: &str = "shop/cart.shop.svc.cluster.local";
 
@@ -190,7 +190,7 @@ fn near_to_the_client_comes_before_near_to_the_waypoint() {
     };
     let store = known(&[at(1, 0, 0), at(0, 1, 0), at(1, 1, 0), at(1, 1, 1)], None);
     let own = placed("own", 99, &at(1, 1, 1));
-    let own = crate::state::fixtures::known_workload(&own);
+    let own = trefoil_dataplane_state::state::fixtures::known_workload(&own);
     let (known, dialled) = (store.snapshot(), "10.96.0.1:80".parse().expect("an address"));
     let service = known.service(CART).expect("held");
     let said = |region: &str, zone: &str| Locality {

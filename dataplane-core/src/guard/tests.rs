@@ -1,6 +1,6 @@
 use super::*;
 use crate::hbone::Claim;
-use crate::state::fixtures::{guarded, known_workload, workload};
+use trefoil_dataplane_state::state::fixtures::{guarded, known_workload, workload};
 
 fn identity(account: &str) -> Identity {
     Identity::new("cluster.local", "shop", account).expect("an identity")

@@ -10,7 +10,7 @@ use trefoil_api::Identity;
 use trefoil_api::names::header;
 
 use crate::sockets::canonical;
-use crate::state::{Locality, Workload};
+use trefoil_dataplane_state::state::{Locality, Workload};
 
 #[cfg(test)]
 mod tests;

@@ -18,9 +18,9 @@ use tokio_rustls::TlsConnector;
 
 use super::keepalive::until_silent;
 use super::{FRAME, SERVER_HEADERS, SERVER_STREAMS, SMALL_FRAMES, TLS_BUFFER, Window};
-use crate::certificates::CertificateError;
 use crate::forward::TunnelStream;
 use crate::sockets::ConnectError;
+use trefoil_dataplane_state::certificates::CertificateError;
 
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::state::fixtures::{guarded, known_workload, serving, workload};
+use trefoil_dataplane_state::state::fixtures::{guarded, known_workload, serving, workload};
 
 const DOOR: &str = "shop/door.shop.svc.cluster.local";
 

@@ -12,11 +12,11 @@ use tokio::time::Instant;
 use trefoil_api::policy::Asked;
 
 use super::failure::Failure;
-use crate::Store;
 use crate::authorize::{Denied, authorize};
 use crate::forward::Counters;
 use crate::identify::Peer;
-use crate::state::Guard;
+use trefoil_dataplane_state::Store;
+use trefoil_dataplane_state::state::Guard;
 
 /// Which way a connection goes, from its pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

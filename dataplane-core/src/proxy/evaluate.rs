@@ -17,8 +17,8 @@ use super::pod::Served;
 use crate::authorize::{Allowed, decide};
 use crate::balance::Endpoint;
 use crate::resolve::{Dialled, Target, resolve};
-use crate::state::{Guard, Service, Workload};
 use crate::telemetry::{Layer, Outcome};
+use trefoil_dataplane_state::state::{Guard, Service, Workload};
 
 /// Why a question is not answered.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -8,12 +8,12 @@ use h2::Reason;
 use http::StatusCode;
 
 use crate::authorize::Denied;
-use crate::certificates::CertificateError;
 use crate::forward::{Broken, ForwardError};
 use crate::hbone::{BadRequest, OpenError};
 use crate::identify::Unidentified;
 use crate::sockets::ConnectError;
 use crate::telemetry::{Flag, Layer, Outcome};
+use trefoil_dataplane_state::certificates::CertificateError;
 
 /// Why a connection did not come about or was cut.
 #[derive(Debug, thiserror::Error)]

@@ -14,15 +14,15 @@ use super::failure::Failure;
 use super::inbound::{self, Reached};
 use super::outbound;
 use super::pod::Served;
-use crate::Store;
 use crate::authorize::Authorized;
 use crate::balance::Endpoint;
 use crate::forward::Side;
 use crate::hbone::Opening;
 use crate::identify::Peer;
 use crate::sockets::{self, Dialer};
-use crate::state::{Service, Tunnel, Workload};
 use crate::telemetry::{Party, Record};
+use trefoil_dataplane_state::Store;
+use trefoil_dataplane_state::state::{Service, Tunnel, Workload};
 
 /// A waypoint to serve: tunnels to it, and nothing else.
 pub struct Waypoint {

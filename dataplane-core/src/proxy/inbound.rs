@@ -21,9 +21,10 @@ use crate::forward::{Begun, Side, forward};
 use crate::guard::{Course, course};
 use crate::hbone::{Opening, baggage};
 use crate::identify::Peer;
-use crate::state::{Guard, Service, Workload};
+use crate::sockets;
 use crate::telemetry::{Layer, Party, Record};
-use crate::{Store, sockets};
+use trefoil_dataplane_state::Store;
+use trefoil_dataplane_state::state::{Guard, Service, Workload};
 
 /// A connection to decide.
 pub(super) struct Arrival {

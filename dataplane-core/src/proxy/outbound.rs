@@ -21,8 +21,8 @@ use crate::hbone::{OpenError, Opening, baggage};
 use crate::identify::Peer;
 use crate::resolve::{Dialled, Target, resolve};
 use crate::sockets;
-use crate::state::{Guard, Service, Tunnel, Workload};
 use crate::telemetry::{Record, Reporter};
+use trefoil_dataplane_state::state::{Guard, Service, Tunnel, Workload};
 
 /// How long what is known here may be behind what a waypoint knows: one that is made or removed is heard of by all
 /// planes, by one after the other.

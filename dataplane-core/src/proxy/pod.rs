@@ -19,7 +19,7 @@ use crate::Drain;
 use crate::forward::TunnelStream;
 use crate::hbone::{Connected, OpenError, Opening, Place, Pool, Window, Windows};
 use crate::sockets::{self, Dialer};
-use crate::state::Workload;
+use trefoil_dataplane_state::state::Workload;
 
 /// A pod to serve.
 pub struct Pod {

@@ -19,8 +19,8 @@ use crate::balance::Endpoint;
 use crate::forward::{ForwardError, Side, SideBytes};
 use crate::identify::Peer;
 use crate::resolve::requests_to;
-use crate::state::{Service, Workload};
 use crate::telemetry::{Party, Record, Reporter};
+use trefoil_dataplane_state::state::{Service, Workload};
 
 /// How long requests under way have to be ended with the reason, on a connection that is cut.
 const LAST_WORDS: Duration = Duration::from_millis(500);

@@ -21,7 +21,7 @@ use super::requests::Reader;
 use crate::forward::{Side, TunnelStream};
 use crate::hbone::{self, Asked, Destination, HANDSHAKE_TIMEOUT, Incoming};
 use crate::identify::{Peer, is_guard, proven_until};
-use crate::state::Service;
+use trefoil_dataplane_state::state::Service;
 
 #[cfg(test)]
 mod tests;

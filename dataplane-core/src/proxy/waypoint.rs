@@ -11,7 +11,7 @@ use super::pod::Served;
 use crate::balance::{Endpoint, choose_waypoint};
 use crate::forward::Side;
 use crate::hbone::{OpenError, Opening};
-use crate::state::Workload;
+use trefoil_dataplane_state::state::Workload;
 
 /// A waypoint.
 pub(super) struct To<'a> {

@@ -4,7 +4,9 @@ use rand::rngs::SmallRng;
 use super::*;
 use trefoil_api::proto::istio::workload as message;
 
-use crate::state::fixtures::{of_services, of_workloads, removal, service, serving, waypoint, workload};
+use trefoil_dataplane_state::state::fixtures::{
+    of_services, of_workloads, removal, service, serving, waypoint, workload,
+};
 
 const CART: &str = "shop/cart.shop.svc.cluster.local";
 const DOOR: &str = "shop/door.shop.svc.cluster.local";

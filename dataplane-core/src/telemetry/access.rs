@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tracing::Level;
 
 use super::{Flag, Layer, Record, Reporter};
-use crate::state::Workload;
+use trefoil_dataplane_state::state::Workload;
 
 const TARGET: &str = "access";
 

@@ -14,7 +14,7 @@ use super::{Flag, Metrics, Outcome, Reporter, Series, access};
 use crate::authorize::Authorized;
 use crate::forward::Counters;
 use crate::resolve::Dialled;
-use crate::state::{Service, Workload};
+use trefoil_dataplane_state::state::{Service, Workload};
 
 /// One end of a connection, as far as it is known.
 #[derive(Clone, Debug, Default)]

@@ -7,15 +7,19 @@ use std::sync::Arc;
 
 fn record(metrics: &Metrics) -> Record {
     let mut record = Record::new(metrics, Reporter::Destination, "10.0.0.1:1".parse().unwrap());
-    let workload = crate::state::fixtures::workload("web", [10, 0, 0, 1]);
-    let store = crate::Store::new();
+    let workload = trefoil_dataplane_state::state::fixtures::workload("web", [10, 0, 0, 1]);
+    let store = trefoil_dataplane_state::Store::new();
     let url = trefoil_api::proto::type_url::ADDRESS;
     let address = trefoil_api::proto::istio::workload::Address {
         r#type: Some(trefoil_api::proto::istio::workload::address::Type::Workload(
             workload,
         )),
     };
-    let response = crate::state::fixtures::response(url, &[("Kubernetes//Pod/shop/web", address)], &[]);
+    let response = trefoil_dataplane_state::state::fixtures::response(
+        url,
+        &[("Kubernetes//Pod/shop/web", address)],
+        &[],
+    );
     assert!(store.apply(&response).is_empty());
     record.source.workload = store.workload("Kubernetes//Pod/shop/web");
     assert!(record.source.workload.is_some());

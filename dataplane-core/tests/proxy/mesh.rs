@@ -24,11 +24,12 @@ use trefoil_api::proto::istio::security::{self, Authorization};
 use trefoil_api::proto::istio::workload as message;
 use trefoil_api::proto::trefoil::v1::{Isolation, MeshSettings, Outbound, Placement, Plane};
 use trefoil_api::proto::type_url;
-use trefoil_dataplane_core::certificates::{Certificates, Settings, SignError, Signer};
+use trefoil_dataplane_core::Drain;
 use trefoil_dataplane_core::proxy::{Pod, Proxy, ProxyConfig, ProxyParts};
 use trefoil_dataplane_core::sockets::{self, Dialer, Family};
 use trefoil_dataplane_core::telemetry::{Layer, Metrics};
-use trefoil_dataplane_core::{Drain, Store};
+use trefoil_dataplane_state::Store;
+use trefoil_dataplane_state::certificates::{Certificates, Settings, SignError, Signer};
 
 /// Signs whatever it is asked to.
 pub(crate) struct Authority {

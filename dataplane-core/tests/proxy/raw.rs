@@ -10,7 +10,7 @@ use tokio::net::TcpSocket;
 use tokio_rustls::TlsConnector;
 use trefoil_api::Identity;
 use trefoil_api::names::port;
-use trefoil_dataplane_core::certificates::Certificates;
+use trefoil_dataplane_state::certificates::Certificates;
 
 use crate::mesh::Mesh;
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 use trefoil_api::Identity;
-use trefoil_dataplane_core::certificates::{Certificates, Settings};
+use trefoil_dataplane_state::certificates::{Certificates, Settings};
 
 use crate::mesh::{Authority, Mesh, Root, config, echoed, until};
 use crate::raw::{client_to_server, connect};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Uri};
-use trefoil_dataplane_core::state::Protocol;
+use trefoil_dataplane_state::state::Protocol;
 
 use super::Asked;
 use crate::body::Body;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use http::header;
 use http::request::Parts;
-use trefoil_dataplane_core::state::Service;
 use trefoil_dataplane_core::telemetry::Reporter;
+use trefoil_dataplane_state::state::Service;
 
 use super::{Asked, Connection};
 use crate::answer::Refusal;

@@ -4,7 +4,7 @@
 use trefoil_api::proto::envoy::service::discovery::v3::{DeltaDiscoveryResponse, Resource};
 use trefoil_api::proto::trefoil::v1::HttpRoute;
 use trefoil_api::proto::type_url;
-use trefoil_dataplane_core::state::{Consumer, Refusal, decode};
+use trefoil_dataplane_state::state::{Consumer, Refusal, decode};
 
 use super::{CompiledRoute, Routes, compile};
 

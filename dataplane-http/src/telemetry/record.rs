@@ -7,8 +7,8 @@ use tokio::time::Instant;
 use tracing::Level;
 use trefoil_api::policy::Reason;
 use trefoil_dataplane_core::Authorized;
-use trefoil_dataplane_core::state::{Service, Tunnel, Workload};
 use trefoil_dataplane_core::telemetry::{Layer, Party, Reporter, parties};
+use trefoil_dataplane_state::state::{Service, Tunnel, Workload};
 
 use super::Metrics;
 use super::metrics::Series;

@@ -24,17 +24,17 @@ use trefoil_api::proto::istio::security::Authorization;
 use trefoil_api::proto::istio::workload as message;
 use trefoil_api::proto::trefoil::v1::{HttpRoute, MeshSettings, Outbound};
 use trefoil_api::proto::type_url;
-use trefoil_dataplane_core::Store;
 use trefoil_dataplane_core::balance::Endpoint;
 use trefoil_dataplane_core::forward::Side;
 use trefoil_dataplane_core::identify::Peer;
-use trefoil_dataplane_core::state::Locality;
 use trefoil_dataplane_core::telemetry::{self as connections, Flag, Layer, Reporter};
 use trefoil_dataplane_http::routing::compile;
 use trefoil_dataplane_http::telemetry::Metrics;
 use trefoil_dataplane_http::{
     Carrier, Config, Downstream, Engine, OpenFailure, Opened, Permit, Routes, Server, Undeclared,
 };
+use trefoil_dataplane_state::Store;
+use trefoil_dataplane_state::state::Locality;
 
 /// What the cart service is dialled at.
 pub(crate) const DIALLED: &str = "10.96.0.1:80";

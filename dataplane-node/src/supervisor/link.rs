@@ -11,7 +11,7 @@ use trefoil_api::proto::trefoil::worker::{
     AdminRequest, Drain as DrainOrder, Resources as ResourcesMessage, RestoreKeys, ToWorker, to_worker,
 };
 use trefoil_dataplane_core::Drain;
-use trefoil_dataplane_core::certificates::Signer;
+use trefoil_dataplane_state::certificates::Signer;
 use trefoil_packets::{PacketError, PacketSocket};
 
 use super::counters::Counters;

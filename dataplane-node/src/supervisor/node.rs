@@ -10,8 +10,9 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use trefoil_api::proto::trefoil::descriptors::{Kind, Name};
-use trefoil_dataplane_core::state::Isolation;
-use trefoil_dataplane_core::{Drain, Store};
+use trefoil_dataplane_core::Drain;
+use trefoil_dataplane_state::Store;
+use trefoil_dataplane_state::state::Isolation;
 
 use super::fleet::Fleet;
 use super::keeper::{self, Keeper, KeeperError};

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use trefoil_dataplane_core::Store;
-use trefoil_dataplane_core::state::Isolation;
+use trefoil_dataplane_state::Store;
+use trefoil_dataplane_state::state::Isolation;
 
 #[cfg(test)]
 mod tests;

@@ -20,8 +20,9 @@ use trefoil_api::proto::envoy::service::discovery::v3::DeltaDiscoveryResponse;
 use trefoil_api::proto::trefoil::worker::{
     AddPod, AdminRequest, AdminResponse, PodAdded, PodDrained, Resources, ToWorker, from_worker, to_worker,
 };
+use trefoil_dataplane_core::Drain;
 use trefoil_dataplane_core::proxy::{Pod, Proxy};
-use trefoil_dataplane_core::{Certificates, Drain, Store};
+use trefoil_dataplane_state::{Certificates, Store};
 use trefoil_packets::PacketSocket;
 
 use super::WorkerError;

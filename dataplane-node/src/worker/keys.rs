@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use trefoil_api::proto::trefoil::worker::{StoreKeys, from_worker};
-use trefoil_dataplane_core::Certificates;
+use trefoil_dataplane_state::Certificates;
 
 use super::channel::Outbox;
 use crate::sealed;

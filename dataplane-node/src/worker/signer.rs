@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use tokio::sync::oneshot;
 use trefoil_api::Identity;
 use trefoil_api::proto::trefoil::worker::{Sign, Signed, from_worker};
-use trefoil_dataplane_core::certificates::{SignError, Signer};
+use trefoil_dataplane_state::certificates::{SignError, Signer};
 
 use super::channel::Outbox;
 

@@ -18,10 +18,10 @@ use trefoil_api::proto::istio::workload::{Address, Extension, Service, TunnelPro
 use trefoil_api::proto::trefoil::descriptors::Kind;
 use trefoil_api::proto::trefoil::v1::{Isolation, Placement, Plane};
 use trefoil_api::proto::type_url;
-use trefoil_dataplane_core::Certificates;
-use trefoil_dataplane_core::certificates::{Settings, SignError, Signer};
-use trefoil_dataplane_core::discovery::Held;
 use trefoil_dataplane_process::remember::Remember;
+use trefoil_dataplane_state::Certificates;
+use trefoil_dataplane_state::certificates::{Settings, SignError, Signer};
+use trefoil_dataplane_state::discovery::Held;
 
 use super::{Agent, Pod, until};
 

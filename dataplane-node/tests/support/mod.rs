@@ -303,7 +303,7 @@ impl NodeProxy {
                 "--drain-deadline",
                 drain,
                 "--log-level",
-                "warn,access=off,trefoil_dataplane_core::discovery=error",
+                "warn,access=off,trefoil_dataplane_state::discovery=error",
             ])
             .arg("--token")
             .arg(path("token"))

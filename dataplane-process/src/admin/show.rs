@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use trefoil_api::policy::{Action, Policy, Scope};
 
-use trefoil_dataplane_core::state::{Guard, Service, Snapshot, Workload};
+use trefoil_dataplane_state::state::{Guard, Service, Snapshot, Workload};
 
 /// Workloads by uid and services by name.
 #[must_use]

@@ -2,7 +2,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use super::*;
-use trefoil_dataplane_core::state::fixtures::{
+use trefoil_dataplane_state::state::fixtures::{
     of_policies, of_services, of_workloads, service, serving, workload,
 };
 

@@ -5,7 +5,7 @@ use trefoil_api::proto::trefoil::v1::{MeshSettings, Outbound};
 use trefoil_api::proto::type_url;
 
 use super::*;
-use trefoil_dataplane_core::state::fixtures::{of_policies, of_workloads, response, workload};
+use trefoil_dataplane_state::state::fixtures::{of_policies, of_workloads, response, workload};
 
 fn held(names: &[&str]) -> Held {
     let mut held = Held::new();
@@ -58,7 +58,7 @@ fn the_meshs_settings_are_remembered_too() {
         &[],
     );
     write(&remember.path, &held).expect("written");
-    let store = trefoil_dataplane_core::Store::new();
+    let store = trefoil_dataplane_state::Store::new();
     for response in remember.recall().responses() {
         assert_eq!(store.apply(&response), []);
     }

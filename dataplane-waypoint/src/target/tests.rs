@@ -6,7 +6,7 @@ use trefoil_api::proto::envoy::service::discovery::v3::{DeltaDiscoveryResponse, 
 use trefoil_api::proto::istio::workload as message;
 use trefoil_api::proto::trefoil::v1 as trefoil;
 use trefoil_api::proto::type_url;
-use trefoil_dataplane_core::Store;
+use trefoil_dataplane_state::Store;
 
 use super::*;
 

@@ -20,7 +20,7 @@ use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
 use trefoil_api::Identity;
 use trefoil_api::proto::istio::v1::auth::{IstioCertificateRequest, IstioCertificateResponse};
-use trefoil_dataplane_core::certificates::{SignError, Signer};
+use trefoil_dataplane_state::certificates::{SignError, Signer};
 
 /// Where it listens.
 pub(crate) const ADDRESS: &str = "127.0.0.1:15012";

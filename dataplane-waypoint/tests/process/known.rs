@@ -12,8 +12,8 @@ use trefoil_api::proto::envoy::service::discovery::v3::{DeltaDiscoveryResponse, 
 use trefoil_api::proto::istio::workload as message;
 use trefoil_api::proto::trefoil::v1::{MeshSettings, Outbound};
 use trefoil_api::proto::type_url;
-use trefoil_dataplane_core::discovery::Held;
 use trefoil_dataplane_process::remember::Remember;
+use trefoil_dataplane_state::discovery::Held;
 
 /// The application's port.
 pub(crate) const APPLICATION: &str = "127.0.0.2:8080";

@@ -16,8 +16,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 use tokio_rustls::TlsConnector;
-use trefoil_dataplane_core::certificates::{Certificates, Settings};
 use trefoil_dataplane_process::admin::ask;
+use trefoil_dataplane_state::certificates::{Certificates, Settings};
 
 use control_plane::{ADDRESS, Authority, alone};
 use known::{APPLICATION, POD, SERVICE, identity, remember};

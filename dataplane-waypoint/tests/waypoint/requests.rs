@@ -10,7 +10,7 @@ use trefoil_api::proto::istio::security::{self, Authorization, StringMatch, stri
 use trefoil_api::proto::istio::workload::AppProtocol;
 use trefoil_api::proto::trefoil::v1 as trefoil;
 use trefoil_api::proto::type_url;
-use trefoil_dataplane_core::state::Consumer;
+use trefoil_dataplane_state::state::Consumer;
 
 use crate::fixture::{Guarded, key};
 use crate::mesh::{Mesh, deny};

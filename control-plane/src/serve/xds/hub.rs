@@ -10,7 +10,7 @@ use serde::Serialize;
 use tokio::sync::{Notify, watch};
 
 use super::session::{Session, TypeSummary};
-use crate::index::snapshot::{Changes, ResourceKind, Snapshot};
+use trefoil_control_plane_index::snapshot::{Changes, ResourceKind, Snapshot};
 
 /// See the module. Shared by an `Arc`.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use prost::bytes::{Buf, BufMut};
 use prost::encoding::{self, DecodeContext, WireType};
 use prost::{DecodeError, Message};
 
-use crate::index::snapshot::{Encoded, ResourceKind};
+use trefoil_control_plane_index::snapshot::{Encoded, ResourceKind};
 
 /// `envoy.service.discovery.v3.DeltaDiscoveryResponse`, to be sent.
 #[derive(Clone, Debug)]

@@ -13,8 +13,8 @@ use serde::Serialize;
 use trefoil_api::proto::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 
 use super::Response;
-use crate::index::snapshot::{ResourceKind, Snapshot};
 use kind::KindState;
+use trefoil_control_plane_index::snapshot::{ResourceKind, Snapshot};
 
 /// What a request turned out to be.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -15,10 +15,10 @@ use trefoil_api::proto::envoy::service::discovery::v3::{
 
 use super::hub::{Client, Hub};
 use super::{Event, Response};
-use crate::index::snapshot::ResourceKind;
 use crate::serve::callers::Callers;
 use crate::serve::metrics::{Metrics, TypeLabel};
 use crate::serve::stubs::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryService;
+use trefoil_control_plane_index::snapshot::ResourceKind;
 
 /// How long workloads wait for a client to ask for the policies too, and removals of policies for it to ask for
 /// workloads.

@@ -6,8 +6,8 @@ use tokio_rustls::TlsAcceptor;
 
 use super::*;
 use crate::hbone::{Windows, serve};
-use crate::tls::tests::{TestAuthority, identity, uri};
-use crate::tls::{client_config, server_config};
+use trefoil_dataplane_state::tls::authority::{TestAuthority, identity, uri};
+use trefoil_dataplane_state::tls::{client_config, server_config};
 
 /// A plane that dies once `streams` are open in it: whatever it had, it ends when it is next asked for
 /// something. What is dialled afterwards is served.

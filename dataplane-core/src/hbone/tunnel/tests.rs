@@ -7,8 +7,8 @@ use tokio_rustls::TlsAcceptor;
 
 use super::*;
 use crate::hbone::Windows;
-use crate::tls::tests::{TestAuthority, identity, uri};
-use crate::tls::{client_config, server_config};
+use trefoil_dataplane_state::tls::authority::{TestAuthority, identity, uri};
+use trefoil_dataplane_state::tls::{client_config, server_config};
 
 /// A client that begins a tunnel to a listener which nobody accepts from.
 async fn begin(authority: &TestAuthority, listener: &TcpListener) -> JoinHandle<Result<(), OpenError>> {

@@ -8,7 +8,7 @@ use trefoil_api::proto::trefoil::worker::{
     Family, FromWorker, NeedSockets, Sign, StoreKeys, ToWorker, from_worker, to_worker,
 };
 use trefoil_dataplane_core::Drain;
-use trefoil_dataplane_core::certificates::{SignError, Signer};
+use trefoil_dataplane_state::certificates::{SignError, Signer};
 use trefoil_packets::PacketSocket;
 
 use super::{Grants, LARGEST_BATCH, LinkError, serve};

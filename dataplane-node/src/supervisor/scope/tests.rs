@@ -1,4 +1,4 @@
-use trefoil_dataplane_core::state::Isolation;
+use trefoil_dataplane_state::state::Isolation;
 
 use super::Scope;
 

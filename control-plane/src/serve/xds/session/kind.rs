@@ -6,8 +6,8 @@ use std::sync::Arc;
 use trefoil_api::proto::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 
 use super::{Event, Names, TypeSummary};
-use crate::index::snapshot::{Encoded, ResourceKind, Resources};
 use crate::serve::xds::Response;
+use trefoil_control_plane_index::snapshot::{Encoded, ResourceKind, Resources};
 
 /// Bytes of resources in one response, but for a single resource that is larger.
 const RESPONSE_BYTES: usize = 2 << 20;

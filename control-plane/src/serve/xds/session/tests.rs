@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use trefoil_api::proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, Status};
 
 use super::{Event, Response, Session};
-use crate::index::snapshot::{Changes, Encoded, ResourceKind, Snapshot};
+use trefoil_control_plane_index::snapshot::{Changes, Encoded, ResourceKind, Snapshot};
 
 use ResourceKind::{Address, Authorization, MeshSettings};
 

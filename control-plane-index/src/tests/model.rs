@@ -10,10 +10,10 @@ use trefoil_api::mesh_config::MeshConfig;
 use trefoil_api::proto::trefoil::v1::{Plane, PodPlacement};
 use trefoil_api::routes;
 
-use crate::index::facts::{
+use crate::facts::{
     Endpoint, Labels, Namespace, NetworkPolicy, Node, Pod, PolicyObject, Service, ServicePort, Slice,
 };
-use crate::index::{Change, NodePlacements, ObjectKey, RouteKind};
+use crate::{Change, NodePlacements, ObjectKey, RouteKind};
 
 mod gateway;
 

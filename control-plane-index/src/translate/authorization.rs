@@ -15,23 +15,23 @@ use trefoil_api::proto::type_url;
 
 /// What became of a policy.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Translated {
+pub(crate) struct Translated {
     /// What planes enforce that read HTTP.
-    pub http: message::Authorization,
+    pub(crate) http: message::Authorization,
     /// What the others do.
-    pub policy: message::Authorization,
+    pub(crate) policy: message::Authorization,
     /// Rules that need a plane that reads HTTP, by index: others enforce them by refusing more.
-    pub needs_http: Vec<usize>,
+    pub(crate) needs_http: Vec<usize>,
 }
 
 /// The target ports of the Services that a policy names; none for a policy that names no Service.
-pub type ServicePorts = Option<BTreeSet<u16>>;
+pub(crate) type ServicePorts = Option<BTreeSet<u16>>;
 
 /// Why a value was refused. Validated objects have none of these.
 type Refused = String;
 
 /// Translates a validated policy. `scope` is what its selector, targets and namespace make of it.
-pub fn authorization(
+pub(crate) fn authorization(
     namespace: &str,
     name: &str,
     spec: &crd::AuthorizationPolicySpec,
@@ -65,7 +65,7 @@ pub fn authorization(
 
 /// Rules that ask for something that only a plane that reads HTTP knows, by index.
 #[must_use]
-pub fn needs_http(spec: &crd::AuthorizationPolicySpec) -> Vec<usize> {
+pub(crate) fn needs_http(spec: &crd::AuthorizationPolicySpec) -> Vec<usize> {
     let asks = |rule: &crd::Rule| {
         let about_requests = |when: &crd::When| crd::request_subject(&when.key).is_some();
         rule.to.iter().any(reads_http) || rule.when.iter().any(about_requests)

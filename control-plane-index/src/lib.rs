@@ -16,6 +16,7 @@ mod statuses;
 mod targets;
 #[cfg(test)]
 mod tests;
+mod translate;
 mod waypoints;
 mod workloads;
 

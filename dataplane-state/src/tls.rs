@@ -1,8 +1,12 @@
 //! TLS between workloads: 1.3 only, suites and groups named here, both ends proven by a certificate with
 //! exactly one SPIFFE identity of our trust domain. It never falls back to anything weaker.
 
+#[cfg(any(test, feature = "fixtures"))]
+#[path = "tls/tests/authority.rs"]
+#[allow(clippy::expect_used, clippy::new_without_default)]
+pub mod authority;
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 mod verify;
 
 use std::sync::{Arc, LazyLock};

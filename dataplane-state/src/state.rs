@@ -29,7 +29,7 @@ pub use settings::Settings;
 pub use snapshot::Snapshot;
 pub use store::{Consumer, Refusal, Store, decode};
 
-use crate::telemetry::Layer;
+use crate::Layer;
 
 /// One workload: a pod, as a rule.
 #[derive(Clone, Debug, PartialEq)]

@@ -7,15 +7,15 @@ mod routes;
 #[cfg(test)]
 mod tests;
 
-pub use authorization::{ServicePorts, Translated, authorization, needs_http};
-pub use peer_authentication::{Effective, peer_authentication};
-pub use routes::{Resolve, grpc_rules, http_rules};
+pub(crate) use authorization::{ServicePorts, authorization, needs_http};
+pub(crate) use peer_authentication::{Effective, peer_authentication};
+pub(crate) use routes::{Resolve, grpc_rules, http_rules};
 
 use trefoil_api::proto::istio::security::{Action, Authorization, Clause, Rule, Scope};
 
 /// A policy that denies everything in its scope: what stands in for one that was never understood.
 #[must_use]
-pub fn closed(namespace: &str, name: &str, scope: Scope) -> Authorization {
+pub(crate) fn closed(namespace: &str, name: &str, scope: Scope) -> Authorization {
     Authorization {
         name: name.into(),
         namespace: namespace.into(),

@@ -1,88 +1,9 @@
-use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
-};
+use rcgen::SanType;
 use rustls::{ClientConnection, ServerConnection};
-use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+use rustls_pki_types::ServerName;
 
+use super::authority::{TestAuthority, identity, uri};
 use super::*;
-
-/// A certificate authority in memory.
-pub(crate) struct TestAuthority {
-    issuer: Issuer<'static, KeyPair>,
-    pub(crate) root_pem: String,
-    root: CertificateDer<'static>,
-}
-
-impl TestAuthority {
-    pub(crate) fn new() -> Self {
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).expect("a key");
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        let root = params.self_signed(&key).expect("a root");
-        Self {
-            root_pem: root.pem(),
-            root: root.der().clone(),
-            issuer: Issuer::new(params, key),
-        }
-    }
-
-    pub(crate) fn roots(&self) -> Arc<RootCertStore> {
-        let mut store = RootCertStore::empty();
-        store.add(self.root.clone()).expect("a root");
-        Arc::new(store)
-    }
-
-    /// A leaf with these names, valid from `from` until `to` seconds from now.
-    pub(crate) fn leaf(&self, names: Vec<SanType>, from: i64, to: i64) -> Arc<CertifiedKey> {
-        let (certificate, key) = self.leaf_and_key(names, from, to);
-        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let chain = vec![certificate.der().clone()];
-        Arc::new(CertifiedKey::from_der(chain, key, &provider()).expect("a pair"))
-    }
-
-    pub(crate) fn leaf_and_key(
-        &self,
-        names: Vec<SanType>,
-        from: i64,
-        to: i64,
-    ) -> (rcgen::Certificate, KeyPair) {
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).expect("a key");
-        let params = leaf_params(names, from, to);
-        (params.signed_by(&key, &self.issuer).expect("a leaf"), key)
-    }
-
-    /// Signs a request as the control plane does: with the identity that was asked for out of band.
-    pub(crate) fn sign(&self, csr: &str, identity: &Identity, from: i64, to: i64) -> Vec<String> {
-        let mut request = CertificateSigningRequestParams::from_pem(csr).expect("a request");
-        request.params = leaf_params(vec![uri(&identity.to_string())], from, to);
-        let leaf = request.signed_by(&self.issuer).expect("a leaf");
-        vec![leaf.pem(), self.root_pem.clone()]
-    }
-}
-
-fn leaf_params(names: Vec<SanType>, from: i64, to: i64) -> CertificateParams {
-    let now = time::OffsetDateTime::now_utc();
-    let mut params = CertificateParams::default();
-    params.distinguished_name = DistinguishedName::new();
-    params.subject_alt_names = names;
-    params.not_before = now + time::Duration::seconds(from);
-    params.not_after = now + time::Duration::seconds(to);
-    params.extended_key_usages = vec![
-        ExtendedKeyUsagePurpose::ServerAuth,
-        ExtendedKeyUsagePurpose::ClientAuth,
-    ];
-    params
-}
-
-pub(crate) fn uri(name: &str) -> SanType {
-    SanType::URI(name.try_into().expect("a name"))
-}
-
-pub(crate) fn identity(account: &str) -> Identity {
-    Identity::new("cluster.local", "shop", account).expect("an identity")
-}
 
 fn leaf_of(authority: &TestAuthority, account: &str) -> Arc<CertifiedKey> {
     authority.leaf(vec![uri(&identity(account).to_string())], -60, 3600)

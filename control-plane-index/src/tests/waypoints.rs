@@ -6,8 +6,8 @@ use trefoil_api::proto::istio::workload::{Address, Service as ServiceMessage, Tu
 use trefoil_api::proto::trefoil::v1::Guard;
 
 use super::*;
-use crate::index::facts::{Allowed, Gateway, GatewayClass, Labels, Listener, Namespace};
-use crate::index::{Statement, StatusKind};
+use crate::facts::{Allowed, Gateway, GatewayClass, Labels, Listener, Namespace};
+use crate::{Statement, StatusKind};
 
 const SERVICE: &str = "shop/web.shop.svc.cluster.local";
 
@@ -296,7 +296,7 @@ fn a_policy_for_a_waypoint_is_named_by_all_that_uses_it() {
 
 #[test]
 fn statuses_keep_what_others_say() {
-    let status = crate::index::ObjectStatus {
+    let status = crate::ObjectStatus {
         kind: StatusKind::HttpRoute,
         key: key("r"),
         wanted: json!({"parents": [{
@@ -316,7 +316,7 @@ fn statuses_keep_what_others_say() {
     );
     // What is said still keeps its time; what is not said any more goes.
     assert_eq!(status.merged(&merged, "2026-02-02T00:00:00Z"), merged);
-    let silent = crate::index::ObjectStatus {
+    let silent = crate::ObjectStatus {
         wanted: json!({"parents": []}),
         ..status
     };

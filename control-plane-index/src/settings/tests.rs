@@ -1,7 +1,7 @@
 use trefoil_api::proto::trefoil::v1::Outbound;
 
 use super::*;
-use crate::index::Change;
+use crate::Change;
 
 fn served(index: &Index) -> MeshSettings {
     let snapshot = index.snapshot();

@@ -25,7 +25,7 @@ use super::stubs::discovery::aggregated_discovery_service_server::{
 use super::*;
 use crate::certificates::{Authority, AuthorityScope, SignError, Signer};
 use crate::state::fixtures::{of_policies, of_workloads, policy, removal, workload};
-use crate::tls::tests::{TestAuthority, identity};
+use crate::tls::authority::{TestAuthority, identity};
 
 const NAME: &str = "trefoil-control-plane.trefoil-system.svc";
 

@@ -3,12 +3,11 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::index::facts::{Allowed, Gateway, GatewayClass, Labels, Listener, ReferenceGrant, RouteObject};
-use crate::index::{Change, ObjectKey, RouteKind};
+use crate::facts::{Allowed, Gateway, GatewayClass, Labels, Listener, ReferenceGrant, RouteObject};
+use crate::{Change, ObjectKey, RouteKind};
 
 /// Where waypoints may be.
-pub(in crate::index::tests) const WAYPOINTS: [(&str, &str); 3] =
-    [("shop", "w"), ("shop", "x"), ("other", "w")];
+pub(in crate::tests) const WAYPOINTS: [(&str, &str); 3] = [("shop", "w"), ("shop", "x"), ("other", "w")];
 
 /// Labels that choose a waypoint, or say that something is one's own.
 pub(super) fn choice() -> impl Strategy<Value = Labels> {

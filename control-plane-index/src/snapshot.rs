@@ -281,13 +281,8 @@ impl Snapshot {
         self.accounts.contains_key(&key)
     }
 
-    pub(crate) fn set(
-        &mut self,
-        changes: &mut Changes,
-        kind: ResourceKind,
-        name: &str,
-        resource: Option<Encoded>,
-    ) {
+    /// Serves a resource from now on, or no longer, and notes what changed by that.
+    pub fn set(&mut self, changes: &mut Changes, kind: ResourceKind, name: &str, resource: Option<Encoded>) {
         let changed = self.kinds[kind as usize].set(name, resource);
         changes.kinds[kind as usize].extend(changed);
     }

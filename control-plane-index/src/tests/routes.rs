@@ -5,8 +5,8 @@ use trefoil_api::proto::trefoil::v1::{HttpRoute, http_path_match};
 
 use super::waypoints::{service, waypoint};
 use super::*;
-use crate::index::RouteKind;
-use crate::index::facts::{ReferenceGrant, RouteObject};
+use crate::RouteKind;
+use crate::facts::{ReferenceGrant, RouteObject};
 
 fn object(spec: Value) -> RouteObject {
     RouteObject {

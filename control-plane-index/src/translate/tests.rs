@@ -58,7 +58,7 @@ fn evaluated(policies: &[Authorization], seen: &Seen, reads: bool) -> bool {
     evaluate(&compiled, &connection).allows()
 }
 
-fn both(spec: &AuthorizationPolicySpec) -> super::Translated {
+fn both(spec: &AuthorizationPolicySpec) -> super::authorization::Translated {
     authorization("shop", "policy", spec, Scope::Namespace, &None).expect("valid")
 }
 

@@ -9,16 +9,16 @@ use trefoil_api::proto::istio::security::string_match::MatchType;
 
 /// What holds for a workload in the end: true is strict.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Effective {
+pub(crate) struct Effective {
     /// Ports that are not named.
-    pub strict: bool,
+    pub(crate) strict: bool,
     /// Ports that differ from it.
-    pub exceptions: Vec<u16>,
+    pub(crate) exceptions: Vec<u16>,
 }
 
 impl Effective {
     /// Folds what applies to a workload, the most specific first, over the mesh's default.
-    pub fn of<'a>(
+    pub(crate) fn of<'a>(
         chain: impl IntoIterator<Item = &'a PeerAuthenticationSpec> + Clone,
         default: MtlsMode,
     ) -> Self {
@@ -54,7 +54,7 @@ impl Effective {
 
 /// The policy that enforces it, if plaintext is refused anywhere.
 #[must_use]
-pub fn peer_authentication(
+pub(crate) fn peer_authentication(
     namespace: &str,
     name: &str,
     effective: &Effective,

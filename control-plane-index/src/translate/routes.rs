@@ -11,10 +11,10 @@ use trefoil_api::routes::{
 };
 
 /// Says what a reference is: the service's name, or nothing.
-pub type Resolve<'a> = dyn FnMut(&MirrorRef) -> String + 'a;
+pub(crate) type Resolve<'a> = dyn FnMut(&MirrorRef) -> String + 'a;
 
 /// The rules of an HTTPRoute.
-pub fn http_rules(rules: &[HttpRule], resolve: &mut Resolve<'_>) -> Vec<message::HttpRouteRule> {
+pub(crate) fn http_rules(rules: &[HttpRule], resolve: &mut Resolve<'_>) -> Vec<message::HttpRouteRule> {
     let mut all = Vec::new();
     for rule in rules {
         let matches = rule.matches.iter().map(|one| message::HttpRouteMatch {
@@ -50,7 +50,7 @@ pub fn http_rules(rules: &[HttpRule], resolve: &mut Resolve<'_>) -> Vec<message:
 }
 
 /// The rules of a GRPCRoute.
-pub fn grpc_rules(rules: &[GrpcRule], resolve: &mut Resolve<'_>) -> Vec<message::HttpRouteRule> {
+pub(crate) fn grpc_rules(rules: &[GrpcRule], resolve: &mut Resolve<'_>) -> Vec<message::HttpRouteRule> {
     let mut all = Vec::new();
     for rule in rules {
         let matches = rule.matches.iter().map(|one| message::HttpRouteMatch {

@@ -1,7 +1,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::tls::tests::{TestAuthority, identity};
+use crate::tls::authority::{TestAuthority, identity};
 
 /// Signs in memory; how long, and whether at all, is set by the test.
 pub(crate) struct TestSigner {
@@ -196,7 +196,7 @@ async fn answers_that_are_not_what_was_asked_for_are_not_used() {
         (
             "another key",
             with(|a, who, _| {
-                let (leaf, _) = a.leaf_and_key(vec![crate::tls::tests::uri(&who.to_string())], -1, 60);
+                let (leaf, _) = a.leaf_and_key(vec![crate::tls::authority::uri(&who.to_string())], -1, 60);
                 vec![leaf.pem(), a.root_pem.clone()]
             }),
         ),
