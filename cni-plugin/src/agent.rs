@@ -201,7 +201,7 @@ async fn serve_unix(listener: UnixListener, routes: axum::Router) {
 
 fn control_plane(options: &Options) -> ControlPlane {
     ControlPlane {
-        address: options.control_plane.clone(),
+        addresses: options.control_plane.clone(),
         name: options.control_plane_name.clone(),
         token: options.token.clone(),
         root: options.root_cert.clone(),

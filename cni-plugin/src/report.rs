@@ -1,19 +1,23 @@
-//! The agent's authenticated stream to the control plane: says which plane redirects each pod of the node, and
-//! hears when a withdrawal was acknowledged. It repeats everything after each reconnection, so nothing that
-//! was said while nobody listened is lost.
+//! The agent's authenticated streams to the replicas of the control plane: says which plane redirects each pod of
+//! the node, and hears when a withdrawal was acknowledged. It repeats everything after each reconnection, so
+//! nothing that was said while nobody listened is lost.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use trefoil_api::proto::trefoil::v1::{AgentReport, Plane, PodPlacement};
 
+mod replicas;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod withdrawals;
 
 pub use stream::{ControlPlane, ReportError};
+use withdrawals::Withdrawals;
 
 /// Generated client and server of the stream.
 #[allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub)]
@@ -28,17 +32,22 @@ pub enum Withdrawal {
     Acknowledged,
     /// These peers had not answered when the wait was over.
     Unanswered(Vec<String>),
-    /// The control plane did not answer in time.
+    /// No replica of the control plane answered in time.
     ControlPlaneAway,
 }
 
 /// What is to be reported.
 pub struct Reports {
     placements: Mutex<BTreeMap<String, PodPlacement>>,
-    withdrawals: Mutex<BTreeMap<String, oneshot::Sender<Vec<String>>>>,
+    withdrawals: Mutex<Withdrawals>,
     changes: watch::Sender<u64>,
-    /// Whether the stream is up, and since when it has been so or not.
-    connected: watch::Sender<(bool, Instant)>,
+    streams: Mutex<Streams>,
+}
+
+/// The replicas that are reported to, and since when there are any, or none.
+struct Streams {
+    up: BTreeSet<SocketAddr>,
+    since: Instant,
 }
 
 impl Default for Reports {
@@ -47,7 +56,10 @@ impl Default for Reports {
             placements: Mutex::default(),
             withdrawals: Mutex::default(),
             changes: watch::Sender::new(0),
-            connected: watch::Sender::new((false, Instant::now())),
+            streams: Mutex::new(Streams {
+                up: BTreeSet::new(),
+                since: Instant::now(),
+            }),
         }
     }
 }
@@ -67,49 +79,46 @@ impl Reports {
         if lock(&self.placements).remove(uid).is_some() {
             self.changes.send_modify(|changes| *changes += 1);
         }
-        lock(&self.withdrawals).remove(uid);
+        lock(&self.withdrawals).end(uid);
     }
 
     /// Says that redirection of a pod is about to end, and waits until its peers know, at most `patience`.
     pub async fn withdraw(&self, placement: PodPlacement, patience: Duration) -> Withdrawal {
-        let (sender, receiver) = oneshot::channel();
-        lock(&self.withdrawals).insert(placement.uid.clone(), sender);
         let uid = placement.uid.clone();
+        let over = lock(&self.withdrawals).begin(&uid, self.replicas());
         self.place(PodPlacement {
             withdrawing: true,
             ..placement
         });
-        let answered = tokio::time::timeout(patience, receiver).await;
-        lock(&self.withdrawals).remove(&uid);
-        match answered {
-            Ok(Ok(unanswered)) if unanswered.is_empty() => Withdrawal::Acknowledged,
-            Ok(Ok(unanswered)) => Withdrawal::Unanswered(unanswered),
-            _ => Withdrawal::ControlPlaneAway,
-        }
+        // Whether all answered or the wait was over: what was heard counts.
+        let _ = tokio::time::timeout(patience, over).await;
+        lock(&self.withdrawals).end(&uid)
     }
 
-    /// Whether the stream is up.
+    /// The replicas of the control plane that are reported to.
     #[must_use]
-    pub fn connected(&self) -> bool {
-        self.connected.borrow().0
+    pub fn replicas(&self) -> BTreeSet<SocketAddr> {
+        lock(&self.streams).up.clone()
     }
 
-    /// For how long it has been so, or not.
+    /// For how long any of them has been reported to, or none.
     #[must_use]
     pub fn connected_or_away(&self) -> Duration {
-        self.connected.borrow().1.elapsed()
+        lock(&self.streams).since.elapsed()
     }
 
-    /// Up from now on, or not; whether it was before.
-    fn turn(&self, up: bool) -> bool {
-        let mut before = false;
-        self.connected.send_modify(|(connected, since)| {
-            before = *connected;
-            if before != up {
-                *since = Instant::now();
-            }
-            *connected = up;
-        });
+    /// A stream is up from now on, or not; whether it was before.
+    fn turn(&self, replica: SocketAddr, up: bool) -> bool {
+        let mut streams = lock(&self.streams);
+        let any = !streams.up.is_empty();
+        let before = if up {
+            !streams.up.insert(replica)
+        } else {
+            streams.up.remove(&replica)
+        };
+        if any == streams.up.is_empty() {
+            streams.since = Instant::now();
+        }
         before
     }
 
@@ -119,15 +128,13 @@ impl Reports {
         lock(&self.placements).clone()
     }
 
-    /// Keeps the stream up until the task is dropped.
+    /// Keeps the streams up until the task is dropped.
     pub async fn run(self: Arc<Self>, control_plane: ControlPlane) {
-        stream::run(&self, &control_plane).await;
+        replicas::run(&self, &control_plane).await;
     }
 
-    fn acknowledge(&self, uid: &str, unanswered: Vec<String>) {
-        if let Some(waiting) = lock(&self.withdrawals).remove(uid) {
-            waiting.send(unanswered).ok();
-        }
+    fn acknowledge(&self, uid: &str, replica: SocketAddr, unanswered: Vec<String>) {
+        lock(&self.withdrawals).answered(uid, replica, unanswered);
     }
 }
 

@@ -55,7 +55,8 @@ async fn status(State(admin): State<Admin>) -> Json<Value> {
     Json(json!({
         "node": shared.options.node,
         "nodeProxyConnected": shared.feed.connected(),
-        "controlPlaneConnected": shared.reports.connected(),
+        "controlPlaneConnected": !shared.reports.replicas().is_empty(),
+        "controlPlaneReplicas": shared.reports.replicas(),
         "controlPlaneSeconds": shared.reports.connected_or_away().as_secs(),
         "descriptorsKept": shared.store.len(),
         "pods": pods,

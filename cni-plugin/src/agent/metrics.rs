@@ -80,11 +80,12 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
     );
     let proxy = flag(shared.feed.connected());
     registry.register("node_proxy_connected", "A node proxy takes the pods", proxy);
-    let control_plane = flag(shared.reports.connected());
+    let replicas: Gauge = Gauge::default();
+    replicas.set(i64::try_from(shared.reports.replicas().len()).unwrap_or(i64::MAX));
     registry.register(
         "control_plane_connected",
-        "Reports reach the control plane",
-        control_plane,
+        "Replicas of the control plane that reports reach",
+        replicas,
     );
     registry.register("descriptors_kept", "Descriptors in the store", kept);
     let mut text = String::new();

@@ -19,9 +19,16 @@ pub struct Options {
     /// How to reach the API server; without it, as a pod does.
     #[arg(long, env = "TREFOIL_KUBECONFIG")]
     pub kubeconfig: Option<PathBuf>,
-    /// Address of the control plane, https://HOST:PORT.
-    #[arg(long, env = "TREFOIL_CONTROL_PLANE")]
-    pub control_plane: String,
+    /// Addresses of the control plane, https://HOST:PORT; each address of each host is a replica, and all are
+    /// told.
+    #[arg(
+        long,
+        env = "TREFOIL_CONTROL_PLANE",
+        required = true,
+        value_delimiter = ',',
+        value_name = "URL"
+    )]
+    pub control_plane: Vec<String>,
     /// Name in the control plane's certificate.
     #[arg(
         long,

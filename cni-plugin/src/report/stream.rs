@@ -1,9 +1,11 @@
-//! The stream itself: connects, says everything, then what changed, until it breaks; then again.
+//! The stream to one replica: connects, says everything, then what changed, until it breaks; then again.
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
@@ -18,8 +20,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Where the control plane is and how it is recognised.
 #[derive(Clone, Debug)]
 pub struct ControlPlane {
-    /// `https://HOST:PORT`.
-    pub address: String,
+    /// `https://HOST:PORT`; each address of each host is a replica.
+    pub addresses: Vec<String>,
     /// The name in its certificate.
     pub name: String,
     /// File with the token that authenticates the agent, read anew for each connection.
@@ -42,6 +44,17 @@ pub enum ReportError {
     /// The token has characters that no token has.
     #[error("control plane: the token is not text")]
     Token,
+    /// It is not known where the control plane is.
+    #[error("control plane: {0} is no https://HOST:PORT")]
+    Address(String),
+    /// The same, for now.
+    #[error("control plane: {name}: {error}")]
+    Name {
+        /// The host.
+        name: String,
+        /// Why it has no address.
+        error: std::io::Error,
+    },
     /// No connection.
     #[error("control plane: {0}")]
     Transport(#[from] tonic::transport::Error),
@@ -50,13 +63,18 @@ pub enum ReportError {
     Refused(#[from] tonic::Status),
 }
 
-/// Keeps the stream up.
-pub(super) async fn run(reports: &Reports, control_plane: &ControlPlane) {
+/// Keeps the stream up for as long as the replica is one.
+pub(super) async fn run(
+    reports: &Reports,
+    control_plane: &ControlPlane,
+    replica: SocketAddr,
+    known: &watch::Receiver<BTreeSet<SocketAddr>>,
+) {
     let mut pause = FIRST_PAUSE;
     let mut said = String::new();
     loop {
-        let ended = converse(reports, control_plane).await;
-        if reports.turn(false) {
+        let ended = converse(reports, control_plane, replica).await;
+        if reports.turn(replica, false) {
             pause = FIRST_PAUSE;
             said.clear();
         }
@@ -66,20 +84,27 @@ pub(super) async fn run(reports: &Reports, control_plane: &ControlPlane) {
         };
         // Said once, not with every attempt.
         if said != reason {
-            tracing::warn!(%reason, "not reporting; trying again");
+            tracing::warn!(%replica, %reason, "not reporting; trying again");
             said = reason;
         }
         tokio::time::sleep(pause).await;
+        if !known.borrow().contains(&replica) {
+            return;
+        }
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
-async fn converse(reports: &Reports, control_plane: &ControlPlane) -> Result<(), ReportError> {
+async fn converse(
+    reports: &Reports,
+    control_plane: &ControlPlane,
+    replica: SocketAddr,
+) -> Result<(), ReportError> {
     let root = Certificate::from_pem(read(&control_plane.root)?);
     let tls = ClientTlsConfig::new()
         .ca_certificate(root)
         .domain_name(&control_plane.name);
-    let channel = Endpoint::from_shared(control_plane.address.clone())?
+    let channel = Endpoint::from_shared(format!("https://{replica}"))?
         .connect_timeout(Duration::from_secs(5))
         .http2_keep_alive_interval(Duration::from_secs(10))
         .keep_alive_timeout(Duration::from_secs(10))
@@ -104,12 +129,12 @@ async fn converse(reports: &Reports, control_plane: &ControlPlane) -> Result<(),
     }
     let mut client = NodeAgentServiceClient::new(channel);
     let mut notices = client.report(request).await?.into_inner();
-    reports.turn(true);
-    tracing::info!(address = %control_plane.address, "reporting to the control plane");
+    reports.turn(replica, true);
+    tracing::info!(%replica, "reporting to the control plane");
     loop {
         tokio::select! {
             notice = notices.message() => match notice? {
-                Some(notice) => heard(reports, notice),
+                Some(notice) => heard(reports, replica, notice),
                 None => return Ok(()),
             },
             changed = changes.changed() => {
@@ -126,10 +151,10 @@ async fn converse(reports: &Reports, control_plane: &ControlPlane) -> Result<(),
     }
 }
 
-fn heard(reports: &Reports, notice: AgentNotice) {
+fn heard(reports: &Reports, replica: SocketAddr, notice: AgentNotice) {
     match notice.notice {
         Some(Notice::WithdrawalAcknowledged(acknowledged)) => {
-            reports.acknowledge(&acknowledged.uid, acknowledged.unanswered);
+            reports.acknowledge(&acknowledged.uid, replica, acknowledged.unanswered);
         }
         None => tracing::debug!("a notice of a newer control plane"),
     }

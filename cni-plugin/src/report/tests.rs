@@ -1,7 +1,9 @@
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
 use trefoil_api::proto::trefoil::v1::{Plane, PodPlacement};
 
 use super::{Reports, Told, Withdrawal, placement};
@@ -34,24 +36,65 @@ fn first_everything_then_what_changed() {
     assert!(empty.snapshot, "an empty snapshot is said, too");
 }
 
-#[tokio::test]
+fn replica(last: u8) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, last], 15012))
+}
+
+/// A withdrawal that has begun, and what becomes of it.
+async fn withdrawing(reports: &Arc<Reports>, patience: Duration) -> JoinHandle<Withdrawal> {
+    let mut changes = reports.changes.subscribe();
+    let waiting = {
+        let (reports, pod) = (Arc::clone(reports), placement("a", "shop", "a", Plane::Node));
+        tokio::spawn(async move { reports.withdraw(pod, patience).await })
+    };
+    changes.changed().await.unwrap();
+    waiting
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_withdrawal_waits_for_its_acknowledgement_and_no_longer() {
     let reports = Arc::new(Reports::default());
-    let pod = placement("a", "shop", "a", Plane::Node);
-    let waiting = {
-        let (reports, pod) = (Arc::clone(&reports), pod.clone());
-        tokio::spawn(async move { reports.withdraw(pod, Duration::from_secs(5)).await })
-    };
-    let mut changes = reports.changes.subscribe();
-    changes.wait_for(|changes| *changes > 0).await.unwrap();
+    let waiting = withdrawing(&reports, Duration::from_secs(5)).await;
     assert!(reports.placements()["a"].withdrawing);
-    reports.acknowledge("a", vec!["node-2".into()]);
+    reports.acknowledge("a", replica(1), vec!["node-2".into()]);
     assert_eq!(
         waiting.await.unwrap(),
         Withdrawal::Unanswered(vec!["node-2".into()])
     );
+    let pod = placement("a", "shop", "a", Plane::Node);
     assert_eq!(
         reports.withdraw(pod, Duration::from_millis(1)).await,
         Withdrawal::ControlPlaneAway
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_withdrawal_waits_for_every_replica_that_is_connected() {
+    let reports = Arc::new(Reports::default());
+    reports.turn(replica(1), true);
+    reports.turn(replica(2), true);
+    reports.turn(replica(3), true);
+    reports.turn(replica(3), false);
+    let waiting = withdrawing(&reports, Duration::from_secs(5)).await;
+    reports.acknowledge("a", replica(1), Vec::new());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!waiting.is_finished(), "the second has not answered");
+    reports.acknowledge("a", replica(2), Vec::new());
+    assert_eq!(waiting.await.unwrap(), Withdrawal::Acknowledged);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_does_not_answer_is_named() {
+    let reports = Arc::new(Reports::default());
+    reports.turn(replica(1), true);
+    reports.turn(replica(2), true);
+    let waiting = withdrawing(&reports, Duration::from_secs(5)).await;
+    reports.acknowledge("a", replica(1), vec!["node-2".into()]);
+    assert_eq!(
+        waiting.await.unwrap(),
+        Withdrawal::Unanswered(vec![
+            "node-2".into(),
+            "the control plane at 10.0.0.2:15012".into()
+        ])
     );
 }

@@ -16,7 +16,7 @@ use trefoil_api::proto::trefoil::v1::{
 };
 use trefoil_cni::report::rpc::node_agent_service_server::{NodeAgentService, NodeAgentServiceServer};
 
-const NAME: &str = "trefoil-control-plane.trefoil-system.svc";
+pub const NAME: &str = "trefoil-control-plane.trefoil-system.svc";
 
 #[derive(Clone, Default)]
 struct Service {
