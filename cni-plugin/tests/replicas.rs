@@ -1,7 +1,8 @@
 //! Every replica of the control plane is told what redirects a pod, and asked about each withdrawal.
+#![allow(clippy::unwrap_used)]
 
 #[path = "node/control_plane.rs"]
-#[allow(dead_code, unreachable_pub)]
+#[allow(clippy::unwrap_used, dead_code, unreachable_pub)]
 mod control_plane;
 
 use std::sync::Arc;

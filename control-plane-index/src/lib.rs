@@ -26,7 +26,6 @@ use std::net::IpAddr;
 
 use trefoil_api::crd::{AuthorizationPolicySpec, FieldError, PeerAuthenticationSpec};
 use trefoil_api::mesh_config::MeshConfig;
-use trefoil_api::names::MESH_NAMESPACE;
 use trefoil_api::proto::istio::security::Authorization;
 use trefoil_api::proto::trefoil::v1::PodPlacement;
 
@@ -159,9 +158,6 @@ impl Kind {
         Self::MeshConfig,
     ];
 }
-
-/// What the label `app` of control planes' pods says.
-const CONTROL_PLANE: &str = "trefoil-control-plane";
 
 /// The index. See the module.
 #[derive(Debug)]
@@ -343,14 +339,6 @@ impl Index {
     /// Names of all namespaces.
     pub fn namespaces(&self) -> impl Iterator<Item = &str> {
         self.namespaces.keys().map(String::as_str)
-    }
-
-    /// How many control planes serve, as far as they are pods.
-    #[must_use]
-    pub fn replicas(&self) -> usize {
-        apply::in_namespace(&self.pods, MESH_NAMESPACE)
-            .filter(|(_, pod)| pod.ready && pod.labels.get("app").is_some_and(|app| app == CONTROL_PLANE))
-            .count()
     }
 
     /// Keys of a kind, for lists that replace all that was known.

@@ -121,29 +121,6 @@ fn until_an_agent_has_spoken_its_annotation_holds() {
 }
 
 #[test]
-fn replicas_of_the_control_plane_that_serve_are_counted() {
-    let replica = |address: &str, app: &str, ready| Pod {
-        labels: [("app".to_owned(), app.to_owned())].into(),
-        ready,
-        ..pod(address)
-    };
-    let of_mesh = |name: &str| ObjectKey::new("trefoil-system", name);
-    let one = replica("10.0.0.1", "trefoil-control-plane", true);
-    let mut index = index(vec![
-        Change::Pod(of_mesh("a"), Some(one.clone())),
-        Change::Pod(of_mesh("agent"), Some(replica("10.0.0.2", "trefoil-cni", true))),
-        Change::Pod(
-            of_mesh("b"),
-            Some(replica("10.0.0.3", "trefoil-control-plane", false)),
-        ),
-        Change::Pod(key("c"), Some(one.clone())),
-    ]);
-    assert_eq!(index.replicas(), 1);
-    index.apply(Change::Pod(of_mesh("b"), Some(one)));
-    assert_eq!(index.replicas(), 2);
-}
-
-#[test]
 fn a_pod_serves_the_services_whose_endpoint_it_is() {
     let service = Service {
         addresses: vec!["10.96.0.1".parse().expect("address")],

@@ -25,7 +25,7 @@ use crate::serve::listener::{self, Shown};
 use crate::serve::metrics::Metrics;
 use crate::serve::stubs;
 use crate::serve::xds::{Discovery, Hub};
-use crate::upkeep::Upkeep;
+use crate::upkeep::{Election, Upkeep};
 
 /// The largest request: a client that reconnects names all that it holds.
 const REQUEST_BYTES: usize = 64 << 20;
@@ -86,6 +86,7 @@ pub struct ControlPlane {
     pub hub: Arc<Hub>,
     /// Its authority.
     pub keeper: Keeper,
+    election: Election,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -124,7 +125,7 @@ impl ControlPlane {
         let address = parts.grpc(&options).await?;
         let metrics_address = parts.admin(&options).await?;
         let webhook_address = parts.webhook(&options).await?;
-        parts.keep(&options);
+        let election = parts.keep(&options);
         tracing::info!(%address, %metrics_address, ?webhook_address, "the control plane serves");
         Ok(Self {
             address,
@@ -132,6 +133,7 @@ impl ControlPlane {
             webhook_address,
             hub,
             keeper,
+            election,
             tasks,
             stop,
         })
@@ -143,6 +145,10 @@ impl ControlPlane {
         self.tasks.close();
         if tokio::time::timeout(deadline, self.tasks.wait()).await.is_err() {
             tracing::warn!("not everything ended in time");
+        }
+        // What writes has ended by now.
+        if let Err(error) = self.election.resign().await {
+            tracing::warn!(%error, "another replica writes once this one's lease has ended");
         }
     }
 }
@@ -283,8 +289,8 @@ impl Parts {
         Ok(Some(address))
     }
 
-    /// Everything that is kept true in the background.
-    fn keep(&self, options: &Options) {
+    /// Everything that is kept true in the background, and who of the replicas writes.
+    fn keep(&self, options: &Options) -> Election {
         let (shown, keeper, stop) = (self.shown.clone(), self.keeper.clone(), self.stop.clone());
         self.tasks.spawn(async move { shown.keep(&keeper, &stop).await });
         let upkeep = Upkeep::new(self.client.clone(), self.keeper.clone(), self.objects.clone());
@@ -296,7 +302,9 @@ impl Parts {
             stop.clone()
                 .run_until_cancelled_owned(upkeep.clone().hand_out_roots()),
         );
+        let election = upkeep.election();
         self.tasks
             .spawn(stop.run_until_cancelled_owned(upkeep.write_statuses()));
+        election
     }
 }

@@ -1,8 +1,6 @@
 //! Watches objects, of a cluster or of the embedded store, and keeps the index by them. The one task that
 //! owns the index; everything else sends it changes. Nothing behind this line knows where objects come from.
 
-#[cfg(test)]
-mod tests;
 mod watches;
 
 use std::collections::BTreeSet;
@@ -42,8 +40,6 @@ pub struct Overview {
     pub config_errors: Vec<String>,
     /// Kinds of objects that are not listed yet.
     pub awaited: Vec<String>,
-    /// How many control planes serve; 0 where they are no pods.
-    pub replicas: usize,
     /// What is found wrong with single services and pods.
     pub findings: Vec<String>,
     #[serde(skip)]
@@ -76,20 +72,12 @@ impl Overview {
     /// What is wrong with the mesh as a whole, and what to do about it.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
-        if self.replicas > 1 {
-            problems.push(format!(
-                "{} control planes serve at once, and each knows only what redirects the pods of those nodes whose agents are connected to it: run one replica (kubectl --namespace {MESH_NAMESPACE} scale deployment trefoil-control-plane --replicas 1)",
-                self.replicas
-            ));
-        }
         let of_config = |error: &String| {
             format!(
                 "the mesh configuration is not understood: {error}; correct ConfigMap {MESH_NAMESPACE}/{MESH_CONFIG}"
             )
         };
-        problems.extend(self.config_errors.iter().map(of_config));
-        problems
+        self.config_errors.iter().map(of_config).collect()
     }
 }
 
@@ -221,7 +209,6 @@ impl Task {
                 .map(ToString::to_string)
                 .collect(),
             awaited: self.awaited.iter().map(|kind| format!("{kind:?}")).collect(),
-            replicas: self.index.replicas(),
             findings: self.index.findings().collect(),
             reports: Arc::new(self.index.reports().cloned().collect()),
             waypoints: Arc::new(self.index.deployables().collect()),

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use crate::ca::Keeper;
 use crate::objects::{Objects, Overview};
-use lease::Election;
+pub(crate) use lease::Election;
 
 /// How often everything is looked at again, in case that somebody else changed it.
 const AGAIN: Duration = Duration::from_secs(60);
@@ -43,6 +43,11 @@ impl Upkeep {
             keeper,
             objects,
         }
+    }
+
+    /// Who writes.
+    pub(crate) fn election(&self) -> Election {
+        self.election.clone()
     }
 
     /// Puts the roots into every namespace, also into new ones, and follows the operator's changes of them.

@@ -17,6 +17,11 @@ const CERTIFICATE: &str = "ca-cert.pem";
 const KEY: &str = "ca-key.pem";
 const CHAIN: &str = "cert-chain.pem";
 
+/// The keys of a Secret that a certificate issuer in the cluster writes and renews (type `kubernetes.io/tls`, with
+/// the issuer's own certificate beside it, as cert-manager does): the signing certificate, followed by those up to
+/// the root; its key; the root.
+const ISSUED: [&str; 3] = ["tls.crt", "tls.key", "ca.crt"];
+
 fn failed(error: kube::Error) -> Error {
     Error::Api(Box::new(error))
 }
@@ -70,7 +75,8 @@ async fn create_namespace(client: &Client) -> Result<(), Error> {
     }
 }
 
-/// Reads the four files. The chain may be absent where the signing certificate is a root.
+/// Reads the four files, of which the chain may be absent where the signing certificate is a root; or the three of
+/// a certificate issuer.
 pub(crate) fn material(secret: &Secret) -> Result<Material, Error> {
     let data = secret.data.as_ref();
     let file = |name: &str| {
@@ -83,11 +89,17 @@ pub(crate) fn material(secret: &Secret) -> Result<Material, Error> {
             problem: format!("Secret {MESH_NAMESPACE}/{CA_SECRET} has no {name}"),
         })
     };
+    let issued = file(CERTIFICATE).is_none() && file(ISSUED[0]).is_some();
+    let [certificate, key, chain, roots] = if issued {
+        [ISSUED[0], ISSUED[1], ISSUED[0], ISSUED[2]]
+    } else {
+        [CERTIFICATE, KEY, CHAIN, ROOT_KEY]
+    };
     Ok(Material {
-        certificate: needed("the certificate", CERTIFICATE)?,
-        key: needed("the key", KEY)?,
-        chain: file(CHAIN).unwrap_or_default(),
-        roots: needed("the root", ROOT_KEY)?,
+        certificate: needed("the certificate", certificate)?,
+        key: needed("the key", key)?,
+        chain: file(chain).unwrap_or_default(),
+        roots: needed("the root", roots)?,
     })
 }
 

@@ -157,3 +157,32 @@ fn a_leaf_cannot_be_the_authority() {
         })
     ));
 }
+
+#[test]
+fn the_secret_of_a_certificate_issuer_is_read() {
+    let root = Material::create("cluster.local").expect("made");
+    let file = |name: &str, text: &str| (name.to_owned(), k8s_openapi::ByteString(text.into()));
+    let secret = |files: Vec<(String, k8s_openapi::ByteString)>| k8s_openapi::api::core::v1::Secret {
+        data: Some(files.into_iter().collect()),
+        ..Default::default()
+    };
+    let issued = vec![
+        file("tls.crt", &root.certificate),
+        file("tls.key", &root.key),
+        file("ca.crt", &root.roots),
+    ];
+    let read = super::keep::material(&secret(issued.clone())).expect("three files");
+    assert!(read.certificate == root.certificate && read.roots == root.roots);
+    Authority::new(read).expect("usable");
+    // The four files of an operator come first.
+    let theirs = Material::create("cluster.local").expect("made");
+    let mut both = issued.clone();
+    both.extend([
+        file("ca-cert.pem", &theirs.certificate),
+        file("ca-key.pem", &theirs.key),
+        file("root-cert.pem", &theirs.roots),
+    ]);
+    assert!(super::keep::material(&secret(both)).expect("both").certificate == theirs.certificate);
+    let missing = super::keep::material(&secret(issued[..2].to_vec())).expect_err("no root");
+    assert!(missing.to_string().contains("ca.crt"), "{missing}");
+}
