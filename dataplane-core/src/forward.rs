@@ -23,7 +23,7 @@ use tokio::net::TcpStream;
 use crate::telemetry::Series;
 use direction::Direction;
 pub use listen::{Heard, listen};
-pub use stream::{SideBytes, TunnelBytes};
+pub use stream::{DENIED, SideBytes, TunnelBytes, UNREACHED};
 pub use tunnel::{Lease, TunnelStream};
 
 /// Bytes carried, by direction.

@@ -187,6 +187,7 @@ impl Engine {
             engine: self.shared.clone(),
             wire: Arc::default(),
             under_way: Arc::default(),
+            asked: AtomicBool::new(false),
             downstream,
         })
     }

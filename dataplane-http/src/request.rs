@@ -10,6 +10,7 @@ mod response;
 mod understand;
 
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -48,6 +49,8 @@ pub(crate) struct Connection {
     pub(crate) wire: Arc<Wire>,
     /// What is to be decided about again when something changes.
     pub(crate) under_way: Arc<UnderWay>,
+    /// Whether there was any request.
+    pub(crate) asked: AtomicBool,
 }
 
 /// A request that was understood, and its rule.
@@ -71,21 +74,23 @@ impl Connection {
         held.spawn(carrying);
     }
 
-    /// Reports a request that never became one: what was wrong with it was answered by the one who parses.
+    /// Reports a request that never became one: what was wrong with it was answered by the one who parses, or its
+    /// client left before it had asked for anything.
     pub(crate) fn malformed(&self, error: Option<&hyper::Error>) {
         let refusal = match (self.wire.refused(), error) {
             (Some(ambiguous), _) => Refusal::Malformed(ambiguous.to_string()),
             (None, Some(error)) if error.is_parse_too_large() => Refusal::TooLarge,
             (None, Some(error)) if error.is_parse() => Refusal::Malformed(told(error)),
+            (None, Some(_)) if !self.asked.load(Ordering::Relaxed) => return drop(self.unasked()),
             _ => return,
         };
-        let mut record = Record::new(
-            &self.found,
-            http::Method::default(),
-            http::Uri::default(),
-            http::Version::HTTP_11,
-        );
-        record.refused(refusal, self.engine.config.plane);
+        self.unasked().refused(refusal, self.engine.config.plane);
+    }
+
+    /// The record of a request of which nothing is known; that its client left, unless more is said.
+    fn unasked(&self) -> Record {
+        let (method, uri) = (http::Method::default(), http::Uri::default());
+        Record::new(&self.found, method, uri, http::Version::HTTP_11)
     }
 
     /// Answers a request, by the application or by a refusal.
@@ -93,6 +98,7 @@ impl Connection {
         self: Arc<Self>,
         mut request: Request<Incoming>,
     ) -> Result<Response<Body>, Infallible> {
+        self.asked.store(true, Ordering::Relaxed);
         let tunnel = websocket::read(&mut request, &mut rand::rng());
         let upgrading = head::upgrade(request.headers()).map(|_| hyper::upgrade::on(&mut request));
         let (parts, body) = request.into_parts();

@@ -3,6 +3,7 @@
 //! that takes a proof.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,9 +13,12 @@ use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::time::{Instant, timeout};
-use trefoil_dataplane_core::forward::Lease as Tunnel;
+use trefoil_dataplane_core::forward::{DENIED, Lease as Tunnel, UNREACHED};
+use trefoil_dataplane_core::telemetry::{Flag, Layer};
 
+use crate::answer::Refusal;
 use crate::body::Body;
+use crate::request::told;
 use crate::seam::{Carrier, Downstream, OpenFailure, Opened, Owner, Permit, Server};
 
 /// How long an unused connection is kept.
@@ -91,6 +95,32 @@ pub(crate) fn refused(error: &hyper::Error) -> bool {
 pub(crate) fn ended(error: &hyper::Error) -> bool {
     let left = |error: &h2::Error| error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
     error.is_incomplete_message() || of_two(error).is_some_and(left)
+}
+
+/// What became of a request whose connection broke: the plane at the other end of its tunnel may have said it.
+pub(crate) fn broke(error: &hyper::Error) -> Refusal {
+    let (flag, layer) = match io_kind(error) {
+        Some(DENIED) => (Flag::Deny, Layer::Policy),
+        Some(UNREACHED) => (Flag::Connect, Layer::Application),
+        _ => return Refusal::Broken(told(error)),
+    };
+    let reason = told(error);
+    Refusal::Open(OpenFailure { reason, layer, flag })
+}
+
+/// The kind of the error of the connection's bytes, if that is what it is.
+fn io_kind(error: &hyper::Error) -> Option<io::ErrorKind> {
+    let of_two = of_two(error).and_then(h2::Error::get_io);
+    let mut source = std::error::Error::source(error);
+    while of_two.is_none()
+        && let Some(error) = source
+    {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return Some(error.kind());
+        }
+        source = error.source();
+    }
+    of_two.map(io::Error::kind)
 }
 
 /// What HTTP/2 says.

@@ -1,6 +1,6 @@
 //! A side as bytes that are read and written, for what speaks a protocol over it. In a stream of an HBONE tunnel an end is
-//! END_STREAM, a reset an error; the other end may send more only as bytes are read. Dropped before both
-//! directions have ended, it resets the stream: it never looks as if it had ended.
+//! END_STREAM, a reset an error; the other end may send more only as bytes are read. Dropped before it has been ended
+//! in order, a side is reset, socket or stream: it never looks as if it had ended.
 
 use std::io;
 use std::pin::Pin;
@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
+use h2::Reason;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -39,13 +40,21 @@ impl TunnelBytes {
     }
 }
 
+/// What HTTP/2 over the stream keeps of its error is the kind: so much must be in that.
 fn broken(error: h2::Error) -> io::Error {
-    let kind = match error.get_io() {
-        Some(error) => error.kind(),
-        None => io::ErrorKind::ConnectionReset,
+    let kind = match (error.get_io(), error.reason()) {
+        (Some(error), _) => error.kind(),
+        (None, Some(Reason::INADEQUATE_SECURITY)) => DENIED,
+        (None, Some(Reason::REFUSED_STREAM)) => UNREACHED,
+        (None, _) => io::ErrorKind::ConnectionReset,
     };
     io::Error::new(kind, Broken::from(error))
 }
+
+/// The kind of error by which the plane at the other end says that policy no longer allows the stream.
+pub const DENIED: io::ErrorKind = io::ErrorKind::PermissionDenied;
+/// The same, that it had opened the stream and did not reach the application.
+pub const UNREACHED: io::ErrorKind = io::ErrorKind::ConnectionRefused;
 
 impl AsyncRead for TunnelBytes {
     fn poll_read(
@@ -113,6 +122,12 @@ impl AsyncWrite for TunnelBytes {
     }
 }
 
+/// Its end is an end again, and no reset.
+fn ends_in_order(stream: &TcpStream) {
+    // Fails only where there is no connection left.
+    let _ = socket2::SockRef::from(stream).set_linger(None);
+}
+
 /// A side, read and written, and counted where it is the client's.
 #[derive(Debug)]
 pub struct SideBytes {
@@ -129,7 +144,12 @@ enum Either {
 impl From<Side> for SideBytes {
     fn from(side: Side) -> Self {
         let side = match side {
-            Side::Tcp(stream) => Either::Tcp(stream),
+            Side::Tcp(stream) => {
+                // Until it is ended in order its end is a reset, also when this process is killed. Fails only where
+                // there is no connection left.
+                let _ = stream.set_zero_linger();
+                Either::Tcp(stream)
+            }
             Side::Tunnel(stream) => Either::Tunnel(TunnelBytes::new(stream)),
         };
         Self { side, counters: None }
@@ -157,10 +177,13 @@ impl SideBytes {
     #[must_use]
     pub fn begun(self, read: Bytes) -> Begun {
         match self.side {
-            Either::Tcp(stream) => Begun {
-                side: Side::Tcp(stream),
-                read,
-            },
+            Either::Tcp(stream) => {
+                ends_in_order(&stream);
+                Begun {
+                    side: Side::Tcp(stream),
+                    read,
+                }
+            }
             Either::Tunnel(TunnelBytes { stream, unread, .. }) => {
                 // What is released here is taken from what its reader will say to have taken: nothing of it.
                 let mut stream = stream;
@@ -214,7 +237,10 @@ impl AsyncWrite for SideBytes {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.side {
-            Either::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Either::Tcp(stream) => {
+                ends_in_order(stream);
+                Pin::new(stream).poll_shutdown(cx)
+            }
             Either::Tunnel(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }

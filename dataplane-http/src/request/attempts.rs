@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 use trefoil_dataplane_core::telemetry::Flag;
 
 use super::limits::{self, Limit, within};
-use super::{Asked, Connection, told};
+use super::{Asked, Connection};
 use crate::answer::Refusal;
 use crate::body::Source;
 use crate::head::says_its_length;
@@ -191,7 +191,7 @@ fn failed(error: SendError, asked: &Asked, source: &Source) -> Failed {
             refusal: failure.into(),
         },
         SendError::Broken { error, reused } => Failed {
-            refusal: Refusal::Broken(told(&error)),
+            refusal: upstream::broke(&error),
             again: source.replayable(),
             // It may be sent again where it was not acted upon, and where that is no harm (RFC 9110, section 9.2.2).
             sent: !(upstream::refused(&error)

@@ -13,13 +13,12 @@ use tokio::time::{Sleep, sleep_until};
 use trefoil_dataplane_core::telemetry::Layer;
 
 use super::attempts::Using;
-use super::told;
 use crate::answer::Refusal;
 use crate::body::{BodyError, cut};
 use crate::grpc::{self, Messages};
 use crate::telemetry::Record;
 use crate::under_way::Passage;
-use crate::upstream::Lease;
+use crate::upstream::{self, Lease};
 
 /// The body of a response.
 pub(super) struct Reported {
@@ -135,7 +134,7 @@ impl http_body::Body for Reported {
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => {
-                let broken = Refusal::Broken(told(&error));
+                let broken = upstream::broke(&error);
                 Poll::Ready(this.broken(broken))
             }
             None => {

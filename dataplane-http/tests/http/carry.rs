@@ -362,6 +362,25 @@ async fn a_client_that_leaves_is_noticed_by_the_application() {
 }
 
 #[tokio::test]
+async fn a_client_that_leaves_within_its_first_head_is_told_of() {
+    let plane = Plane::new(telling("cart", false).await, AppProtocol::Http11).await;
+    let mut client = plane.dial(&nobody()).await;
+    client.write_all(b"GET / HTTP/1.1\r\nHost: ca").await.unwrap();
+    drop(client);
+    let counted = async {
+        while !plane.metrics().contains("response_flags=\"DC\"") {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(LONG, counted).await.expect("counted");
+    // Who leaves between requests has been told of with each of them.
+    let mut client = plane.client(&nobody()).await;
+    assert_eq!(client.get("/").await.0, 200);
+    drop(client);
+    assert!(plane.metrics().contains("response_flags=\"-\""));
+}
+
+#[tokio::test]
 async fn an_application_that_breaks_off_does_not_look_finished() {
     let broken = application(false, |_: Request<Incoming>| async {
         let frames = futures::stream::iter([

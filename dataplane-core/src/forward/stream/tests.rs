@@ -116,3 +116,56 @@ async fn what_has_no_room_is_written_in_part_and_nothing_is_lost() {
     assert!(read == expected);
     writing.await.unwrap();
 }
+
+/// Both ends of a connection, of which one is a side.
+async fn sockets() -> (SideBytes, TcpStream) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (server, _) = listener.accept().await.unwrap();
+    (Side::Tcp(server).into(), client)
+}
+
+#[tokio::test]
+async fn a_socket_that_was_not_ended_is_reset_and_one_that_was_is_not() {
+    let (mut side, mut client) = sockets().await;
+    side.write_all(b"half a word").await.unwrap();
+    let mut heard = [0; 11];
+    client.read_exact(&mut heard).await.unwrap();
+    drop(side);
+    let error = client.read(&mut heard).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+
+    let (mut side, mut client) = sockets().await;
+    side.write_all(b"a word").await.unwrap();
+    side.shutdown().await.unwrap();
+    drop(side);
+    let mut heard = String::new();
+    client.read_to_string(&mut heard).await.unwrap();
+    assert_eq!(heard, "a word");
+}
+
+#[tokio::test]
+async fn a_socket_that_is_handed_on_ends_as_its_new_owner_says() {
+    let (side, mut client) = sockets().await;
+    let Side::Tcp(stream) = side.begun(Bytes::new()).side else {
+        panic!("a socket");
+    };
+    drop(stream);
+    let mut heard = Vec::new();
+    assert_eq!(client.read_to_end(&mut heard).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn what_the_other_plane_says_is_in_the_kind_of_the_error() {
+    let kinds = [
+        (Reason::INADEQUATE_SECURITY, DENIED),
+        (Reason::REFUSED_STREAM, UNREACHED),
+        (Reason::INTERNAL_ERROR, io::ErrorKind::ConnectionReset),
+    ];
+    for (reason, kind) in kinds {
+        let (mut client, mut server) = pair().await;
+        server.stream.reset(reason);
+        let error = client.read(&mut [0; 1]).await.unwrap_err();
+        assert_eq!(error.kind(), kind, "{reason:?}");
+    }
+}

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 
+use crate::mesh::PodPlan;
 use crate::mesh::eventually;
 use crate::mesh::standard::{NAMESPACES, Standard};
 use crate::programs::call::Target;
@@ -28,6 +29,35 @@ const SPELLINGS: [(&str, &str); 6] = [
     ("/admin\\x", "400"),
 ];
 
+/// Answers without a length, and breaks off.
+const BREAKING_OFF: &str = "
+import socket, struct, time
+listener = socket.create_server(('', 8080))
+while True:
+    client, _ = listener.accept()
+    client.recv(4096)
+    client.sendall(b'HTTP/1.0 200 OK\r\n\r\nhalf an answer')
+    # Until it has arrived: a reset takes away what has not.
+    time.sleep(0.3)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+    client.close()
+";
+
+/// Tells how the answer to a request of HTTP/1.0 ends.
+const ASKING: &str = "
+import socket, sys
+server = socket.create_connection((sys.argv[1], 8080), timeout=5)
+server.sendall(b'GET / HTTP/1.0\r\n\r\n')
+answer = b''
+try:
+    while read := server.recv(4096):
+        answer += read
+    ended = 'in order'
+except ConnectionResetError:
+    ended = 'by a reset'
+print(answer.split(b'\r\n\r\n')[-1].decode(), 'and it ended', ended)
+";
+
 pub(super) async fn run(standard: &Standard, report: &mut Report) -> anyhow::Result<()> {
     for client in NAMESPACES {
         let result = identity(standard, client).await;
@@ -39,7 +69,37 @@ pub(super) async fn run(standard: &Standard, report: &mut Report) -> anyhow::Res
     report.check("one path, however it is spelled", spellings(standard).await);
     report.check("both ends count a request alike", counted(standard).await);
     report.check("a server that speaks first", server_first(standard).await);
+    report.check(
+        "an answer without a length that breaks off does not look whole",
+        broken_off(standard).await,
+    );
     Ok(())
+}
+
+/// To clients of HTTP/1.0 the end of the connection is the end of the answer, so what is cut must be reset.
+async fn broken_off(standard: &Standard) -> anyhow::Result<String> {
+    let plan = PodPlan {
+        namespace: "sidecar".into(),
+        name: "breaking-off".into(),
+        node: "n2".into(),
+        account: "breaking-off".into(),
+        ports: vec![8080],
+        services: vec!["breaking-off:80:8080".into()],
+        ..PodPlan::default()
+    };
+    let server = standard
+        .mesh
+        .run(&plan, &["/usr/bin/python3", "-c", BREAKING_OFF])
+        .await?;
+    let address = server.at(8080).ip().to_string();
+    let command = ["/usr/bin/python3", "-c", ASKING, &address];
+    for client in NAMESPACES {
+        until_printed(standard, client, &command, |printed| {
+            printed.trim() == "half an answer and it ended by a reset"
+        })
+        .await?;
+    }
+    Ok("half of it, then a reset, to clients of all three kinds".into())
 }
 
 /// Where the test server of the sidecars' namespace on the other node serves HTTP.
