@@ -7,13 +7,18 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, header};
+use futures::{SinkExt, StreamExt};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::handshake::server::create_response;
+use tokio_tungstenite::tungstenite::protocol::Role;
 
 use super::session::Protocol;
 use super::{CERTIFICATE, MARKER, bulk, port};
@@ -47,7 +52,9 @@ pub async fn answer(
     name: Arc<str>,
 ) -> anyhow::Result<()> {
     match protocol {
-        Protocol::H1 | Protocol::H2 | Protocol::Grpc => answer_http(stream, peer, name).await,
+        Protocol::H1 | Protocol::H2 | Protocol::Grpc | Protocol::WebSocket => {
+            answer_http(stream, peer, name).await
+        }
         Protocol::Tcp => answer_lines(stream, peer, name, false).await,
         Protocol::Greeting => answer_lines(stream, peer, name, true).await,
     }
@@ -88,12 +95,47 @@ fn identify(name: &str, peer: SocketAddr) -> String {
 async fn answer_http(stream: TcpStream, peer: SocketAddr, name: Arc<str>) -> anyhow::Result<()> {
     let service = service_fn(move |request: Request<Incoming>| {
         let line = format!("{} {MARKER}\n", identify(&name, peer));
-        async move { Ok::<_, Infallible>(respond(request, line).await) }
+        async move {
+            Ok::<_, Infallible>(match request.headers().contains_key(header::SEC_WEBSOCKET_KEY) {
+                true => switch(request, line),
+                false => respond(request, line).await,
+            })
+        }
     });
     hyper_util::server::conn::auto::Builder::new(TokioExecutor::new())
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection_with_upgrades(TokioIo::new(stream), service)
         .await
         .map_err(|error| anyhow::anyhow!(error))
+}
+
+/// Where the test client asks for a WebSocket.
+pub(super) const SOCKET: &str = "/socket";
+
+/// Becomes a WebSocket that answers every message with the line.
+fn switch(mut request: Request<Incoming>, line: String) -> Response<Body> {
+    let upgrade = hyper::upgrade::on(&mut request);
+    let certificate = request.headers().get("x-forwarded-client-cert").cloned();
+    let nothing = || StreamBody::new(futures::stream::iter(Vec::new()));
+    let Ok(response) = create_response(&request.map(|_| ())) else {
+        let mut refusal = Response::new(nothing());
+        *refusal.status_mut() = StatusCode::BAD_REQUEST;
+        return refusal;
+    };
+    tokio::spawn(async move {
+        let upgraded = TokioIo::new(upgrade.await?);
+        let mut socket = WebSocketStream::from_raw_socket(upgraded, Role::Server, None).await;
+        while let Some(message) = socket.next().await {
+            if message?.is_text() {
+                socket.send(Message::text(line.as_str())).await?;
+            }
+        }
+        anyhow::Ok(())
+    });
+    let mut response = response.map(|()| nothing());
+    if let Some(certificate) = certificate {
+        response.headers_mut().insert(CERTIFICATE, certificate);
+    }
+    response
 }
 
 type Body = StreamBody<futures::stream::Iter<std::vec::IntoIter<Result<Frame<Bytes>, Infallible>>>>;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
+use futures::{SinkExt, StreamExt};
 use http::{Request, header};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::{http1, http2};
@@ -12,8 +13,11 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
+use tokio_tungstenite::tungstenite::{self, Message};
+use tokio_tungstenite::{WebSocketStream, client_async};
 
-use super::serve::grpc_message;
+use super::serve::{SOCKET, grpc_message};
 use super::{CERTIFICATE, MARKER};
 
 /// What a client speaks.
@@ -26,6 +30,9 @@ pub enum Protocol {
     H2,
     /// gRPC framing over HTTP/2.
     Grpc,
+    /// WebSocket over HTTP/1.1: a message, answered by one.
+    #[value(name = "websocket")]
+    WebSocket,
     /// A line, answered by a line.
     Tcp,
     /// The server speaks first.
@@ -38,6 +45,7 @@ impl std::fmt::Display for Protocol {
             Self::H1 => "h1",
             Self::H2 => "h2",
             Self::Grpc => "grpc",
+            Self::WebSocket => "websocket",
             Self::Tcp => "tcp",
             Self::Greeting => "greeting",
         })
@@ -110,6 +118,8 @@ pub enum Session {
     Http1(http1::SendRequest<Full<Bytes>>, String, bool),
     /// HTTP/2; whether its requests are gRPC's.
     Http2(http2::SendRequest<Full<Bytes>>, String, bool),
+    /// Messages; who the server said that the client is.
+    WebSocket(Box<WebSocketStream<TcpStream>>, Option<String>),
     /// Lines; the greeting if one came unasked.
     Lines(BufReader<TcpStream>, Option<Answer>),
 }
@@ -131,6 +141,11 @@ impl Session {
                     http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
                 tokio::spawn(connection);
                 Self::Http2(sender, host, protocol == Protocol::Grpc)
+            }
+            Protocol::WebSocket => {
+                let opened = client_async(format!("ws://{host}{SOCKET}"), stream).await;
+                let (socket, response) = opened.map_err(unwrapped)?;
+                Self::WebSocket(Box::new(socket), certificate(response.headers()))
             }
             Protocol::Tcp => Self::Lines(BufReader::new(stream), None),
             Protocol::Greeting => {
@@ -171,6 +186,15 @@ impl Session {
                 }
                 sender.ready().await?;
                 read_body(sender.send_request(request.body(Full::new(body))?).await?, *grpc).await
+            }
+            Self::WebSocket(socket, certificate) => {
+                socket.send(Message::text(MARKER)).await.map_err(unwrapped)?;
+                let ended = || std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+                let message = socket.next().await.ok_or_else(ended)?.map_err(unwrapped)?;
+                Ok(Answer {
+                    certificate: certificate.clone(),
+                    ..parse(message.to_text()?)?
+                })
             }
             Self::Lines(stream, greeting) => {
                 if let Some(answer) = greeting.take() {
@@ -226,9 +250,23 @@ async fn read_line(stream: &mut BufReader<TcpStream>) -> anyhow::Result<String> 
     Ok(line)
 }
 
+fn certificate(headers: &http::HeaderMap) -> Option<String> {
+    Some(headers.get(CERTIFICATE)?.to_str().ok()?.to_owned())
+}
+
+/// The kernel's word, where that is all that there is.
+fn unwrapped(error: tungstenite::Error) -> anyhow::Error {
+    match error {
+        tungstenite::Error::Io(error) => error.into(),
+        tungstenite::Error::Protocol(
+            ProtocolError::HandshakeIncomplete | ProtocolError::ResetWithoutClosingHandshake,
+        ) => std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into(),
+        other => other.into(),
+    }
+}
+
 async fn read_body(response: http::Response<hyper::body::Incoming>, grpc: bool) -> anyhow::Result<Answer> {
-    let certificate = response.headers().get(CERTIFICATE);
-    let certificate = certificate.and_then(|value| Some(value.to_str().ok()?.to_owned()));
+    let certificate = certificate(response.headers());
     if grpc
         && let Some(status) = response
             .headers()

@@ -16,7 +16,13 @@ use crate::programs::port;
 use crate::programs::session::Protocol;
 use crate::report::Report;
 
-const PROTOCOLS: [Protocol; 4] = [Protocol::H1, Protocol::H2, Protocol::Grpc, Protocol::Tcp];
+const PROTOCOLS: [Protocol; 5] = [
+    Protocol::H1,
+    Protocol::H2,
+    Protocol::Grpc,
+    Protocol::WebSocket,
+    Protocol::Tcp,
+];
 
 /// The mesh's programs, with a stand-in for the node proxy that becomes the ztunnel on the second node.
 const STAND_IN: &str = r#"#!/bin/bash
@@ -169,7 +175,7 @@ impl Route {
         format!("cluster.local/ns/{}/sa/{}", self.client.namespace, self.account)
     }
 
-    fn targets(&self, v6: bool) -> [Target; 4] {
+    fn targets(&self, v6: bool) -> [Target; PROTOCOLS.len()] {
         PROTOCOLS.map(|protocol| {
             let port = if protocol == Protocol::Tcp {
                 port::TCP

@@ -15,7 +15,13 @@ use crate::programs::port;
 use crate::programs::session::{Outcome, Protocol};
 use crate::report::{Report, table};
 
-const PROTOCOLS: [Protocol; 4] = [Protocol::H1, Protocol::H2, Protocol::Grpc, Protocol::Tcp];
+const PROTOCOLS: [Protocol; 5] = [
+    Protocol::H1,
+    Protocol::H2,
+    Protocol::Grpc,
+    Protocol::WebSocket,
+    Protocol::Tcp,
+];
 
 /// The policy in force in the namespaces that the mesh guards.
 #[derive(Clone, Copy, Debug)]
@@ -182,7 +188,9 @@ async fn cells(
         right + wrong.len(),
         wrong.join("; ")
     );
-    ensure!(right == 16, "{right} of 16 cells were tried");
+    // On either node, over either family.
+    let all = NODES.len() * 2 * PROTOCOLS.len();
+    ensure!(right == all, "{right} of {all} cells were tried");
     Ok(format!(
         "{right} cells, all {}",
         if wanted { "served" } else { "refused" }

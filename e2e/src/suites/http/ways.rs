@@ -17,18 +17,25 @@ use crate::report::{Report, table};
 
 /// Clients in sidecars may do what HTTP/1.1 is used for here, ambient ones what HTTP/2 is.
 const POLICY: &str = "{action: Allow, rules: [\
-    {from: [{principals: [cluster.local/ns/sidecar/sa/client]}], to: [{methods: [POST], paths: [/]}]}, \
+    {from: [{principals: [cluster.local/ns/sidecar/sa/client]}], \
+     to: [{methods: [POST], paths: [/]}, {methods: [GET], paths: [/socket]}]}, \
     {from: [{principals: [cluster.local/ns/ambient/sa/client]}], to: [{paths: [/trefoil.test.Echo/*]}]}]}";
 
 /// PERMISSION_DENIED.
 const DENIED: &str = "grpc-status 7";
 
-const PROTOCOLS: [Protocol; 4] = [Protocol::H1, Protocol::H2, Protocol::Grpc, Protocol::Tcp];
+const PROTOCOLS: [Protocol; 5] = [
+    Protocol::H1,
+    Protocol::H2,
+    Protocol::Grpc,
+    Protocol::WebSocket,
+    Protocol::Tcp,
+];
 
 /// Whether the policy allows it. Bytes are no request: nobody may send them.
 fn allows(client: &str, protocol: Protocol) -> bool {
     match protocol {
-        Protocol::H1 => client == "sidecar",
+        Protocol::H1 | Protocol::WebSocket => client == "sidecar",
         Protocol::H2 | Protocol::Grpc => client == "ambient",
         Protocol::Tcp | Protocol::Greeting => false,
     }
@@ -171,7 +178,7 @@ fn as_wanted(calls: &Calls, wanted: &Wanted<'_>) -> anyhow::Result<()> {
         calls.outcomes
     );
     let refusal = match calls.target.protocol {
-        Protocol::H1 | Protocol::H2 => "403",
+        Protocol::H1 | Protocol::H2 | Protocol::WebSocket => "403",
         Protocol::Grpc => DENIED,
         Protocol::Tcp | Protocol::Greeting => return Ok(()),
     };

@@ -40,15 +40,22 @@ async def main():
         await asyncio.Future()
 asyncio.run(main())
 ";
+/// Node's own WebSocket, which is that of browsers.
 const ECHO_CLIENT: &str = "
-import asyncio, os, sys, websockets
-async def main():
-    async with websockets.connect(sys.argv[1], max_size=None) as socket:
-        for message in ['hello', os.urandom(1 << 20)] + [str(number) for number in range(100)]:
-            await socket.send(message)
-            assert await socket.recv() == message
-    print('closed', socket.close_code)
-asyncio.run(main())
+const socket = new WebSocket(process.argv[1]);
+socket.binaryType = 'arraybuffer';
+const messages = ['hello', crypto.getRandomValues(new Uint8Array(1 << 16)), 'x'.repeat(1 << 20)];
+for (let number = 0; number < 100; number++) messages.push(String(number));
+const same = (one, other) => typeof one === 'string' ? one === other : Buffer.compare(Buffer.from(one), Buffer.from(other)) === 0;
+let at = 0;
+socket.onopen = () => socket.send(messages[at]);
+socket.onmessage = ({ data }) => {
+    if (!same(messages[at], data)) throw new Error('message ' + at + ' came back as another');
+    at += 1;
+    at < messages.length ? socket.send(messages[at]) : socket.close(1000);
+};
+socket.onerror = (event) => { console.error(event.message); process.exit(1); };
+socket.onclose = ({ code }) => console.log('closed', code, at);
 ";
 
 pub(super) async fn run(standard: &Standard, report: &mut Report) -> anyhow::Result<()> {
@@ -68,7 +75,10 @@ pub(super) async fn run(standard: &Standard, report: &mut Report) -> anyhow::Res
                 format!("{client} → {server}: gRPC's interoperability cases"),
                 called,
             );
-            let talked = websocket(standard, client, server).await;
+            let talked = match &peers {
+                Ok(peers) => websocket(standard, client, server, peers).await,
+                Err(error) => Err(anyhow::anyhow!("{error:#}")),
+            };
             report.check(format!("{client} → {server}: WebSocket"), talked);
         }
         web::run(standard, report, client, &site).await;
@@ -166,10 +176,11 @@ async fn grpc(standard: &Standard, client: &str, server: &str, peers: &Path) -> 
     Ok(format!("{} cases", CASES.len()))
 }
 
-async fn websocket(standard: &Standard, client: &str, server: &str) -> anyhow::Result<String> {
+async fn websocket(standard: &Standard, client: &str, server: &str, peers: &Path) -> anyhow::Result<String> {
     let target = format!("ws://echo.{server}/");
-    let command = ["/usr/bin/python3", "-c", ECHO_CLIENT, &target];
+    let node = peers.join("node");
+    let command = [node.to_str().context("a path")?, "-e", ECHO_CLIENT, &target];
     let printed = until_printed(standard, client, &command, |printed| printed.contains("closed")).await?;
-    ensure!(printed.trim() == "closed 1000", "{printed:?}");
-    Ok("102 messages there and back, of them one of a megabyte; closed in order".into())
+    ensure!(printed.trim() == "closed 1000 103", "{printed:?}");
+    Ok("103 messages there and back, of them one of a megabyte; closed in order".into())
 }
