@@ -10,6 +10,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1 as networking;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde_json::Value;
 use trefoil_api::names::{self, annotation, label};
 use trefoil_api::proto::istio::workload::AppProtocol;
 use trefoil_api::proto::trefoil::v1::{Isolation, Plane};
@@ -74,6 +75,10 @@ pub struct Service {
     pub publish_not_ready: bool,
     /// Only endpoints of the client's node.
     pub node_local: bool,
+    /// Endpoints of the client's zone first, and among them no node before another.
+    pub prefers_zone: bool,
+    /// The conditions in its status.
+    pub conditions: Vec<Value>,
 }
 
 /// A port of a service.
@@ -256,8 +261,21 @@ impl From<&core::Service> for Service {
             ports: spec.ports.iter().flatten().filter_map(service_port).collect(),
             publish_not_ready: spec.publish_not_ready_addresses == Some(true),
             node_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
+            // "PreferSameNode" is what the mesh does unasked.
+            prefers_zone: matches!(
+                spec.traffic_distribution.as_deref(),
+                Some("PreferClose" | "PreferSameZone")
+            ),
+            conditions: conditions(object.status.as_ref()),
         }
     }
+}
+
+fn conditions(status: Option<&core::ServiceStatus>) -> Vec<Value> {
+    let all = status.and_then(|status| status.conditions.as_ref());
+    // What was read from JSON can be written as such.
+    let values = all.into_iter().flatten().map(serde_json::to_value);
+    values.filter_map(Result::ok).collect()
 }
 
 fn service_port(port: &core::ServicePort) -> Option<ServicePort> {

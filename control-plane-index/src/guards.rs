@@ -27,6 +27,8 @@ pub(super) struct Guarding {
     pub(super) named: BTreeSet<ObjectKey>,
     /// All that it or its services choose, whatever comes of it.
     pub(super) chosen: BTreeSet<ObjectKey>,
+    /// Its services that ask for a waypoint, where they ask for different ones.
+    pub(super) contending: BTreeSet<ObjectKey>,
     /// What is to be said about it.
     pub(super) fault: Option<String>,
 }
@@ -71,9 +73,13 @@ impl Index {
         guarding.chosen.extend(of_services);
         // By waypoint: its own service, and who asks for it.
         let mut asked: BTreeMap<ObjectKey, (ObjectKey, Vec<String>)> = BTreeMap::new();
+        let mut asking = BTreeSet::new();
         let of_services = services.iter().filter_map(|service| {
-            let facts = self.services.get(service)?;
-            Some((format!("service {service}"), self.service_use(service, facts)))
+            let used = self.service_use(service, self.services.get(service)?);
+            if matches!(used, Use::Waypoint(..)) {
+                asking.insert(service.clone());
+            }
+            Some((format!("service {service}"), used))
         });
         let itself = (format!("pod {key}"), own);
         for (who, one) in of_services.chain([itself.clone()]) {
@@ -93,6 +99,7 @@ impl Index {
             let parts: Vec<String> = parts.collect();
             let closed = format!("guarded by different waypoints: {}", parts.join(" and "));
             guarding.fault = Some(format!("nobody may reach it: {closed}"));
+            guarding.contending = asking;
             guarding.guard = Some(Guard {
                 closed,
                 ..Guard::default()

@@ -204,6 +204,8 @@ pub struct Index {
     services_naming: Relation,
     /// Pods and the waypoints that they or their services choose.
     pods_naming: Relation,
+    /// Pods and those of their services that ask for different waypoints.
+    contending: Relation,
     /// Pods and the policies about them that ask something of requests which no plane reads.
     uninspected: Relation,
     /// Pods of the mesh whose plane reads no HTTP, by namespace.
@@ -227,6 +229,8 @@ struct Dirty {
     peer_authentication: BTreeSet<ObjectKey>,
     waypoints: BTreeSet<ObjectKey>,
     routes: BTreeSet<RouteKey>,
+    /// Services whose own status is to be looked at.
+    service_statuses: BTreeSet<ObjectKey>,
     /// Names of policies against plaintext.
     strict: BTreeSet<String>,
 }
@@ -269,6 +273,7 @@ impl Index {
             service_waypoints: BTreeMap::new(),
             services_naming: Relation::default(),
             pods_naming: Relation::default(),
+            contending: Relation::default(),
             uninspected: Relation::default(),
             unread: BTreeMap::new(),
             findings: Findings::default(),
@@ -303,6 +308,9 @@ impl Index {
         }
         for key in &std::mem::take(&mut self.dirty.routes) {
             self.compute_route(key);
+        }
+        for key in &std::mem::take(&mut self.dirty.service_statuses) {
+            self.report_service(key);
         }
         self.compute_strict();
         self.compute_settings();
@@ -389,7 +397,7 @@ impl Index {
         of_kind.map(|(_, key)| key.clone()).collect()
     }
 
-    /// What is to be said in the status of the Gateway API's objects.
+    /// What is to be said in the status of services and of the Gateway API's objects.
     pub fn statuses(&self) -> impl Iterator<Item = &ObjectStatus> {
         self.statuses.values()
     }

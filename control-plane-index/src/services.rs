@@ -47,6 +47,7 @@ impl Index {
         let fault = used.as_ref().and_then(Use::fault);
         self.findings.set("service", key, fault);
         self.note_waypoint(key, used.as_ref());
+        self.dirty.service_statuses.insert(key.clone());
         let waypoint = match &used {
             Some(Use::Waypoint(_, service)) => Some(gateway_address(service)),
             _ => None,
@@ -99,6 +100,9 @@ fn service_message(key: &ObjectKey, service: &Service) -> message::Service {
     if service.node_local {
         balancing.mode = Mode::Strict.into();
         balancing.routing_preference = vec![Scope::Node.into()];
+    } else if service.prefers_zone {
+        balancing.mode = Mode::Failover.into();
+        balancing.routing_preference = vec![Scope::Region.into(), Scope::Zone.into()];
     }
     if service.publish_not_ready {
         balancing.health_policy = HealthPolicy::AllowAll.into();

@@ -1,17 +1,24 @@
-//! What is to be said in the status of the Gateway API's objects. Times are for the writer to fill in; what
-//! others say in the same status is left as it is.
+//! What is to be said in the status of services and of the Gateway API's objects. Times are for the writer to fill
+//! in; what others say in the same status is left as it is.
 
 use serde_json::{Value, json};
 use trefoil_api::names::{GATEWAY_CONTROLLER, WAYPOINT_CLASS, port};
 
 use super::facts::Gateway;
 use super::services::hostname;
-use super::waypoints::NotProgrammed;
+use super::waypoints::{NotProgrammed, Use};
 use super::{Index, ObjectKey};
 
-/// A kind of the Gateway API that has a status.
+/// The condition of a service that names a waypoint.
+pub(super) const WAYPOINT_BOUND: &str = "trefoil.dev/WaypointBound";
+/// So many pods are named in it.
+const SHOWN: usize = 3;
+
+/// A kind that is said something of in its status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum StatusKind {
+    /// Service.
+    Service,
     /// GatewayClass.
     GatewayClass,
     /// Gateway.
@@ -27,6 +34,7 @@ impl StatusKind {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Self::Service => "Service",
             Self::GatewayClass => "GatewayClass",
             Self::Gateway => "Gateway",
             Self::HttpRoute => "HTTPRoute",
@@ -78,6 +86,7 @@ impl ObjectStatus {
             let old = &live[name];
             let new = match name.as_str() {
                 "parents" => parents(wanted, old, now),
+                "conditions" if self.kind == StatusKind::Service => among_others(wanted, old, now),
                 _ => timed(wanted, old, now),
             };
             merged.insert(name.clone(), new);
@@ -98,6 +107,25 @@ fn parents(wanted: &Value, old: &Value, now: &str) -> Value {
     });
     others.extend(wanted);
     others.into()
+}
+
+/// The condition of ours, or none, among those of others: in its place if it has one.
+fn among_others(wanted: &Value, old: &Value, now: &str) -> Value {
+    let old = old.as_array().map(Vec::as_slice).unwrap_or_default();
+    let ours = |one: &Value| one["type"] == WAYPOINT_BOUND;
+    let known = old.iter().find(|one| ours(one));
+    let mut new = wanted
+        .get(0)
+        .map(|one| timed(one, known.unwrap_or(&Value::Null), now));
+    let mut all: Vec<Value> = Vec::with_capacity(old.len() + 1);
+    for one in old {
+        match ours(one) {
+            true => all.extend(new.take()),
+            false => all.push(one.clone()),
+        }
+    }
+    all.extend(new);
+    all.into()
 }
 
 /// A value with times in its conditions: those of the old value where it says the same.
@@ -146,6 +174,47 @@ impl Index {
             current: gateway.status.clone(),
         });
         self.keep_status(StatusKind::Gateway, key, status);
+    }
+
+    /// What is said of a service: whether the waypoint that it names serves it. Of one that names none nothing.
+    pub(super) fn report_service(&mut self, key: &ObjectKey) {
+        let status = self.services.get(key).and_then(|service| {
+            let wanted = self.waypoint_bound(key, &self.service_use(key, service));
+            let said = |one: &Value| one["type"] == WAYPOINT_BOUND;
+            (wanted.is_some() || service.conditions.iter().any(said)).then(|| ObjectStatus {
+                kind: StatusKind::Service,
+                key: key.clone(),
+                wanted: json!({ "conditions": wanted.into_iter().collect::<Vec<_>>() }),
+                current: json!({ "conditions": service.conditions }),
+            })
+        });
+        self.keep_status(StatusKind::Service, key, status);
+    }
+
+    fn waypoint_bound(&self, key: &ObjectKey, used: &Use) -> Option<Value> {
+        let contended: Vec<String> = self.contending.naming(key).map(ToString::to_string).collect();
+        let (holds, reason, message) = match used {
+            Use::None => return None,
+            Use::Waypoint(..) if !contended.is_empty() => {
+                let (shown, more) = contended.split_at(contended.len().min(SHOWN));
+                let pods = match more.len() {
+                    0 => shown.join(", "),
+                    more => format!("{} and {more} more", shown.join(", ")),
+                };
+                let message = format!(
+                    "nobody may reach {pods}: other services of theirs, or they themselves, name another waypoint"
+                );
+                (false, "Contended", message)
+            }
+            Use::Waypoint(waypoint, _) => (true, "Bound", format!("its waypoint is {waypoint}")),
+            Use::Awaited(..) => (false, "Pending", used.fault().unwrap_or_default()),
+            Use::Mistaken(_) => (false, "Invalid", used.fault().unwrap_or_default()),
+        };
+        // Without a generation, which services do not have.
+        Some(json!({
+            "type": WAYPOINT_BOUND, "status": if holds { "True" } else { "False" },
+            "reason": reason, "message": message,
+        }))
     }
 
     /// What is said of a GatewayClass of ours.

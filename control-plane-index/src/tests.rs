@@ -83,6 +83,50 @@ fn placed(plane: Plane, withdrawing: bool) -> Change {
 }
 
 #[test]
+fn where_a_service_wants_its_traffic_is_what_planes_prefer() {
+    use k8s_openapi::api::core::v1 as core;
+    use trefoil_api::proto::istio::workload::load_balancing::{Mode, Scope};
+    let preferred = |distribution: Option<&str>, local: bool| {
+        let spec = core::ServiceSpec {
+            traffic_distribution: distribution.map(str::to_owned),
+            internal_traffic_policy: local.then(|| "Local".into()),
+            ..core::ServiceSpec::default()
+        };
+        let object = core::Service {
+            spec: Some(spec),
+            ..core::Service::default()
+        };
+        let index = index(vec![Change::Service(key("web"), Some((&object).into()))]);
+        let snapshot = index.snapshot();
+        let resource = snapshot
+            .of(ResourceKind::Address)
+            .get("shop/web.shop.svc.cluster.local");
+        let address: Address = resource.expect("served").decode().expect("an address");
+        let Some(address::Type::Service(service)) = address.r#type else {
+            panic!("a service");
+        };
+        let balancing = service.load_balancing.unwrap_or_default();
+        (
+            balancing.mode(),
+            balancing.routing_preference().collect::<Vec<_>>(),
+        )
+    };
+    let zone = (Mode::Failover, vec![Scope::Region, Scope::Zone]);
+    assert_eq!(preferred(Some("PreferClose"), false), zone);
+    assert_eq!(preferred(Some("PreferSameZone"), false), zone);
+    // Nearest first is the mesh's own way.
+    assert_eq!(
+        preferred(Some("PreferSameNode"), false),
+        (Mode::UnspecifiedMode, vec![])
+    );
+    assert_eq!(preferred(None, false), (Mode::UnspecifiedMode, vec![]));
+    assert_eq!(
+        preferred(Some("PreferClose"), true),
+        (Mode::Strict, vec![Scope::Node])
+    );
+}
+
+#[test]
 fn tunnels_follow_what_the_agent_of_the_pods_own_node_reports() {
     let mut index = index(vec![Change::Pod(key("web"), Some(pod("10.0.0.1")))]);
     let tunnel = |index: &Index| workload(index, WEB).tunnel_protocol();

@@ -112,6 +112,8 @@ impl Index {
         self.pods_naming.set(key, guarding.chosen.clone());
         let differ = self.uninspected.set(key, uninspected);
         self.dirty.authorization.extend(differ);
+        let differ = self.contending.set(key, guarding.contending.clone());
+        self.dirty.service_statuses.extend(differ);
         self.findings.set("pod", key, guarding.fault.clone());
     }
 

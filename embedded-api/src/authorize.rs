@@ -151,6 +151,7 @@ fn control_plane(action: Action<'_>) -> bool {
         ("Event", None) => reads || writes,
         ("Lease", None) => own && (reads || writes || verb == "delete"),
         (_, None) => reads,
+        ("Service", Some("status")) => reads || writes,
         (_, Some("status")) => reads || (kind.custom() && writes),
         _ => false,
     }

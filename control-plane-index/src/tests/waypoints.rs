@@ -1,11 +1,12 @@
 //! Which waypoint serves what, whom it guards, and what is said where that cannot be.
 
 use prost::Message;
-use serde_json::json;
+use serde_json::{Value, json};
 use trefoil_api::proto::istio::workload::{Address, Service as ServiceMessage, TunnelProtocol, address};
 use trefoil_api::proto::trefoil::v1::Guard;
 
 use super::*;
+use crate::ObjectStatus;
 use crate::facts::{Allowed, Gateway, GatewayClass, Labels, Listener, Namespace};
 use crate::{Statement, StatusKind};
 
@@ -207,6 +208,65 @@ fn two_waypoints_over_one_pod_close_it_and_say_why() {
         "{closed}"
     );
     assert!(index.findings().any(|one| one.contains(&closed)));
+    for name in ["web", "api"] {
+        let said = bound(&index, name).expect("said");
+        assert_eq!(
+            (&said["status"], &said["reason"]),
+            (&json!("False"), &json!("Contended"))
+        );
+        assert!(
+            said["message"].as_str().expect("text").contains("shop/web"),
+            "{said}"
+        );
+    }
+}
+
+/// What is to be said of a service's waypoint.
+fn bound(index: &Index, name: &str) -> Option<Value> {
+    let is = |one: &&ObjectStatus| one.kind == StatusKind::Service && one.key == key(name);
+    let status = index.statuses().find(is)?;
+    status.wanted["conditions"].get(0).cloned()
+}
+
+#[test]
+fn a_service_says_whether_its_waypoint_serves_it_and_leaves_what_others_say() {
+    let named = |conditions: Vec<Value>, own: &[(&str, &str)]| {
+        let Change::Service(key, Some(facts)) = service("web", own) else {
+            panic!("a service");
+        };
+        Change::Service(key, Some(Service { conditions, ..facts }))
+    };
+    let other = json!({"type": "example.com/Known", "status": "True", "reason": "R", "message": ""});
+    let mut index = index(vec![named(
+        vec![other.clone()],
+        &[("trefoil.dev/use-waypoint", "w")],
+    )]);
+    assert_eq!(bound(&index, "web").expect("said")["reason"], "Pending");
+    for change in waypoint("w", "service", "10.0.0.9", true) {
+        index.apply(change);
+    }
+    index.flush();
+    let status = |index: &Index| {
+        let mut all = index.statuses().filter(|one| one.kind == StatusKind::Service);
+        all.find(|one| one.key == key("web")).expect("said").clone()
+    };
+    assert_eq!(status(&index).wanted["conditions"][0]["reason"], "Bound");
+    assert!(!status(&index).is_written());
+    let written = status(&index).merged(&status(&index).current, "2026-01-01T00:00:00Z");
+    assert_eq!(written["conditions"][0], other);
+    let conditions: Vec<Value> = written["conditions"].as_array().expect("conditions").clone();
+    index.apply(named(conditions.clone(), &[("trefoil.dev/use-waypoint", "w")]));
+    index.flush();
+    assert!(status(&index).is_written());
+    // It names none any more: ours goes, and nothing else.
+    index.apply(named(conditions, &[]));
+    index.flush();
+    let cleared = status(&index);
+    assert!(!cleared.is_written());
+    assert_eq!(cleared.merged(&cleared.current, "")["conditions"], json!([other]));
+    index.apply(named(vec![other], &[]));
+    index.flush();
+    assert!(bound(&index, "web").is_none());
 }
 
 #[test]

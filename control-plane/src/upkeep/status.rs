@@ -79,7 +79,7 @@ async fn write(client: &Client, report: &PolicyReport) -> bool {
     }
 }
 
-/// Writes the status of an object of the Gateway API; whether that went well, or need not be tried again.
+/// Writes the status of a service or of an object of the Gateway API; whether that went well, or need not be tried again.
 /// Others write to the same status: what they say is read first, and nothing is written over what changed since.
 async fn write_status(client: &Client, status: &ObjectStatus) -> bool {
     match try_write_status(client, status).await {
@@ -96,7 +96,11 @@ async fn write_status(client: &Client, status: &ObjectStatus) -> bool {
 }
 
 async fn try_write_status(client: &Client, status: &ObjectStatus) -> Result<(), kube::Error> {
-    let kind = GroupVersionKind::gvk(GATEWAY_GROUP, "v1", status.kind.name());
+    let group = match status.kind {
+        StatusKind::Service => "",
+        _ => GATEWAY_GROUP,
+    };
+    let kind = GroupVersionKind::gvk(group, "v1", status.kind.name());
     let resource = ApiResource::from_gvk(&kind);
     let objects: Api<DynamicObject> = match status.kind {
         StatusKind::GatewayClass => Api::all_with(client.clone(), &resource),

@@ -1,7 +1,9 @@
 //! Two Services that use different waypoints over one pod: nobody reaches it by whichever way, both are named, and
 //! it is reached again once they agree.
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
+use k8s_openapi::api::core::v1::Service;
+use kube::Api;
 
 use super::{SOON, virtual_address};
 use crate::mesh::standard::{NAMESPACES, Standard};
@@ -74,6 +76,7 @@ pub(super) async fn run(standard: &Standard, report: &mut Report) -> anyhow::Res
     let closed = reached(standard, &targets, false).await;
     report.check("a pod of two services that have different waypoints", closed);
     report.check("both services are named", named(standard).await);
+    report.check("both services say it", said(standard, "Contended").await);
 
     mesh.ctl(&[
         "label",
@@ -86,6 +89,7 @@ pub(super) async fn run(standard: &Standard, report: &mut Report) -> anyhow::Res
     .await?;
     let agreed = reached(standard, &targets, true).await;
     report.check("a pod whose services agree again", agreed);
+    report.check("and say that, too", said(standard, "Bound").await);
     mesh.ctl(&["waypoint", "delete", "--namespace", "ambient", "--name", SECOND])
         .await?;
     mesh.end(&pod).await
@@ -129,6 +133,24 @@ async fn named(standard: &Standard) -> anyhow::Result<String> {
             ensure!(found.contains(part), "{part} is not named: {told}");
         }
         Ok(found.trim().to_owned())
+    })
+    .await
+}
+
+/// In the services' own status.
+async fn said(standard: &Standard, reason: &str) -> anyhow::Result<String> {
+    let services: Api<Service> = Api::namespaced(standard.mesh.client().await?, "ambient");
+    eventually(SOON, async || {
+        let mut messages = Vec::new();
+        for name in SERVICES {
+            let status = services.get(name).await?.status.unwrap_or_default();
+            let mut conditions = status.conditions.unwrap_or_default().into_iter();
+            let ours = conditions.find(|one| one.type_ == "trefoil.dev/WaypointBound");
+            let ours = ours.with_context(|| format!("{name} says nothing"))?;
+            ensure!(ours.reason == reason, "{name}: {}: {}", ours.reason, ours.message);
+            messages.push(format!("{name}: {}", ours.message));
+        }
+        Ok(messages.join("; "))
     })
     .await
 }
