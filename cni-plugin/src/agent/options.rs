@@ -10,6 +10,9 @@ pub struct Options {
     /// Name of the node.
     #[arg(long, env = "TREFOIL_NODE")]
     pub node: String,
+    /// Name of the agent's own pod, on which it says when it has undone redirection.
+    #[arg(long, env = "TREFOIL_POD")]
+    pub pod: Option<String>,
     /// Directory of the sockets: pods.sock, descriptors.sock, cni.sock.
     #[arg(long, env = "TREFOIL_RUN_DIR", default_value = "/run/trefoil")]
     pub run_dir: PathBuf,

@@ -3,6 +3,7 @@
 # cluster.sh down                    remove every trace of it
 # cluster.sh stop NODE | start NODE  a power cut, and the power back
 # cluster.sh exec NODE COMMAND…      run a command in a node (kubectl is admin's)
+# cluster.sh run COMMAND…            run a program of this machine, such as helm, that asks the API server
 # cluster.sh load IMAGE.tar          import an image into every node
 #
 # A Kubernetes cluster on this machine, each node in namespaces of its own.
@@ -180,6 +181,7 @@ down)
   ;;
 start | stop) "$1" "$2" ;;
 exec) enter "${@:2}" ;;
+run) ip netns exec $lan-n1 env KUBECONFIG="$state/n1/etc/kubernetes/admin.conf" PATH="$bin:$PATH" "${@:2}" ;;
 load) for node in $names; do enter "$node" ctr -n k8s.io images import - <"$2"; done ;;
 *) sed -n '2,/^$/s/^# \?//p' "$0" >&2; exit 2 ;;
 esac

@@ -27,6 +27,8 @@ mod waypoint;
 /// The fewest checks that it makes.
 pub(super) const MINIMUM: usize = 81 + ctl::CHECKS + waypoint::CHECKS;
 const NAMESPACES: [&str; 3] = ["none", "sidecar", "ambient"];
+/// The nodes of the cluster.
+const NODES: [&str; 3] = ["n1", "n2", "n3"];
 
 pub(super) async fn run(report: &mut Report, script: &Path) -> anyhow::Result<()> {
     let cluster = Cluster {
@@ -86,10 +88,10 @@ async fn on_plane(cluster: &Cluster, namespace: &str, plane: &str) -> anyhow::Re
     eventually(Duration::from_secs(20), async || {
         let planes = cluster.redirection(namespace, "server").await?;
         ensure!(
-            planes.len() == 2 && planes.iter().all(|name| name == plane),
+            planes.len() == NODES.len() && planes.iter().all(|name| name == plane),
             "they are on {planes:?}, not all on {plane}"
         );
-        Ok(format!("2 pods on {plane}"))
+        Ok(format!("{} pods on {plane}", planes.len()))
     })
     .await
 }

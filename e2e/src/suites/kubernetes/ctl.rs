@@ -11,7 +11,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 use super::cluster::{Cluster, LIMIT};
-use super::policy;
+use super::{NODES, policy};
 use crate::mesh::eventually;
 use crate::programs::port;
 use crate::report::Report;
@@ -68,7 +68,7 @@ async fn status(cluster: &Cluster) -> anyhow::Result<String> {
     eventually(Duration::from_secs(20), async || {
         let status = told(cluster, &["status"]).await?;
         let planes = list(&status, "planes");
-        for (role, count) in [("control plane", 1), ("agent", 2), ("node proxy", 2)] {
+        for (role, count) in [("control plane", 1), ("agent", NODES.len()), ("node proxy", NODES.len())] {
             let ready = |plane: &&Value| plane["role"] == role && plane["ready"] == true;
             let found = planes.iter().filter(ready).count();
             ensure!(found == count, "{found} of {count} {role}s are ready: {status}");

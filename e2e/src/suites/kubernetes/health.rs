@@ -14,10 +14,10 @@ use crate::report::Report;
 /// times what it does, so that only growth without end fails.
 const PROGRAMS: [(&str, usize, u64); 4] = [
     ("trefoil-control-plane", 1, 200),
-    ("trefoil-cni", 2, 100),
+    ("trefoil-cni", 3, 100),
     // A supervisor and a worker on each node.
-    ("trefoil-node", 4, 200),
-    ("trefoil-sidecar", 5, 100),
+    ("trefoil-node", 6, 200),
+    ("trefoil-sidecar", 7, 100),
 ];
 
 /// What kubectl prints of several pods.

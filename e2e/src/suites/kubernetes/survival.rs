@@ -176,7 +176,12 @@ fn none_refused(tally: &Tally, ending: &Ending, fate: &Fate) -> anyhow::Result<S
         let in_flight = attempt.begun <= ending.after
             && attempt.ended >= ending.before
             && attempt.begun + IN_FLIGHT.1 >= ending.before;
-        let broken = matches!(attempt.outcome, Outcome::Reset | Outcome::Closed);
+        let broken = match &attempt.outcome {
+            Outcome::Reset | Outcome::Closed => true,
+            // A client's sidecar reads HTTP, and says so in it.
+            Outcome::Failed(status) => status.starts_with("status 502 "),
+            _ => false,
+        };
         ensure!(
             in_flight && broken,
             "begun {} ms after the end, {attempt}; {tally}",
