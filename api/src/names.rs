@@ -26,6 +26,11 @@ pub mod label {
 pub mod annotation {
     /// What redirects a pod now, written by the agent for people to read: `node`, `sidecar`, `none`.
     pub const REDIRECTION: &str = "trefoil.dev/redirection";
+    /// On the mesh's configuration: a request that agents undo redirection, since the mesh is being removed; on an
+    /// agent's pod: the request that it has met. [`NO_REMOVAL`] takes a request back; nothing at all says nothing.
+    pub const REMOVAL: &str = "trefoil.dev/removal";
+    /// See [`REMOVAL`].
+    pub const NO_REMOVAL: &str = "none";
     /// How many pods a waypoint has, of its Gateway; 1 unless it says otherwise.
     pub const REPLICAS: &str = "trefoil.dev/replicas";
     /// Comma-separated ports.

@@ -27,8 +27,10 @@ mod metrics;
 mod observe;
 mod options;
 mod pod;
+mod removal;
 mod requests;
 mod shared;
+mod taint;
 #[cfg(test)]
 mod tests;
 mod world;
@@ -76,16 +78,22 @@ pub async fn run(options: Options, level: Level, ending: CancellationToken) -> R
     let shared = Arc::new(Shared::new(options, client, host, state));
     let options = &shared.options;
     let sockets = Sockets::open(options).await?;
-    if let (Some(binaries), Some(configuration)) = (&options.cni_bin_dir, &options.cni_conf_dir) {
-        conflist::install_binary(binaries)?;
-        let entry = conflist::entry(options);
-        tokio::spawn(conflist::keep(configuration.clone(), entry));
-    }
-
     let (observations, learned) = mpsc::channel(BACKLOG);
     let decider = decider::Decider::restored(Arc::clone(&shared)).map_err(named(&options.state_dir))?;
     let (meshed, proxies) = (decider.meshed.subscribe(), decider.proxies.subscribe());
+    let removal = decider.removal.subscribe();
     let mut parts = Parts::new(ending.clone());
+    if let (Some(binaries), Some(folder)) = (&options.cni_bin_dir, &options.cni_conf_dir) {
+        if removal.borrow().is_none() {
+            conflist::install_binary(binaries)?;
+        }
+        let entry = conflist::entry(options);
+        let kept = conflist::keep(binaries.clone(), folder.clone(), entry, removal.clone());
+        parts.run("what keeps the CNI configuration", kept);
+    }
+    parts.run("what removes the mesh", removal::run(Arc::clone(&shared), removal.clone()));
+    // Done once, and no part that may not end.
+    tokio::spawn(ending.clone().run_until_cancelled_owned(taint::lift(Arc::clone(&shared))));
     parts.run("what decides", decider.run(learned));
     let client = || shared.client.clone();
     let namespaces = observe::namespaces(client(), observations.clone());
@@ -94,7 +102,7 @@ pub async fn run(options: Options, level: Level, ending: CancellationToken) -> R
     parts.run("the watch of the mesh configuration", mesh_config);
     let pods = observe::pods(client(), options.node.clone(), observations.clone());
     parts.run("the watch of pods", pods);
-    let host = decider::keep_host(Arc::clone(&shared), shared.host.clone(), meshed);
+    let host = decider::keep_host(Arc::clone(&shared), shared.host.clone(), meshed, removal);
     parts.run("what keeps the host's rules", host);
     let reporting = Arc::clone(&shared.reports).run(control_plane(options));
     parts.run("what reports to the control plane", reporting);

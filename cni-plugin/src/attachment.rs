@@ -51,6 +51,10 @@ pub struct LastKnown {
     /// Uids of the node proxy's pods: they are believed when the API server cannot name them.
     #[serde(default)]
     pub node_proxies: BTreeSet<String>,
+    /// The request that the mesh be removed from the node, if there is one: it outlives the object that it was read
+    /// from, which is removed too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removal: Option<String>,
 }
 
 /// The directory where the agent keeps its state.

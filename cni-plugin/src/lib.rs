@@ -10,6 +10,7 @@ pub mod log;
 pub mod namespace;
 pub mod plugin;
 pub mod redirection;
+pub mod removal;
 pub mod report;
 pub mod runtime;
 pub mod zds;

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use trefoil_cni::plugin::{self, PluginError, Request};
-use trefoil_cni::{agent, call, log};
+use trefoil_cni::{agent, call, log, removal};
 
 /// The CNI plugin and node agent of Trefoil.
 #[derive(Parser)]
@@ -38,6 +38,13 @@ enum Command {
         /// Directory of the CNI configuration.
         #[arg(long, env = "TREFOIL_CNI_CONF_DIR")]
         cni_conf_dir: PathBuf,
+    },
+    /// Take the whole cluster's pods out of the mesh, and remove what the control plane made: what `helm uninstall`
+    /// runs first, in a pod.
+    Remove {
+        /// Seconds that this may take.
+        #[arg(long, default_value_t = 180)]
+        deadline: u64,
     },
     /// Ask a running agent.
     Admin {
@@ -100,12 +107,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let level = log::begin(&arguments.log_level, arguments.log_format).map_err(anyhow::Error::msg)?;
     match arguments.command {
         Command::Agent(options) => {
-            if rustls::crypto::aws_lc_rs::default_provider()
-                .install_default()
-                .is_err()
-            {
-                anyhow::bail!("a TLS library is installed already");
-            }
+            install_tls()?;
             let deadline = Duration::from_secs(options.drain_deadline);
             let ending = CancellationToken::new();
             let agent = agent::run(*options, level, ending.clone());
@@ -115,12 +117,22 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
             cni_bin_dir,
             cni_conf_dir,
         } => Ok(agent::conflist::uninstall(&cni_bin_dir, &cni_conf_dir)?),
+        Command::Remove { deadline } => {
+            install_tls()?;
+            let client = kube::Client::try_from(kube::Config::incluster()?)?;
+            Ok(removal::run(client, Duration::from_secs(deadline)).await?)
+        }
         Command::Admin {
             admin_socket,
             what,
             value,
         } => ask(&admin_socket, &what, value).await,
     }
+}
+
+fn install_tls() -> anyhow::Result<()> {
+    let installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    installed.map_err(|_| anyhow::anyhow!("a TLS library is installed already"))
 }
 
 /// Runs the agent; a first signal ends it in order, a second or the deadline at once.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use super::options::Options;
 use crate::attachment::replace;
@@ -62,19 +63,33 @@ pub fn install_binary(folder: &Path) -> Result<(), InstallError> {
     placed.map_err(io_error(&target))
 }
 
-/// Keeps the entry in the configuration until the task is dropped.
-pub async fn keep(folder: PathBuf, entry: Value) {
+/// Keeps the plugin in the configuration until the task is dropped; while the mesh is being removed, out of it.
+pub(super) async fn keep(
+    binaries: PathBuf,
+    folder: PathBuf,
+    entry: Value,
+    removal: watch::Receiver<Option<String>>,
+) {
     let mut said = String::new();
     loop {
-        match install(&folder, &entry) {
+        let leaves = removal.borrow().is_some();
+        let kept = if leaves {
+            take_out(&folder)
+        } else {
+            let placed = binaries.join(PLUGIN).exists();
+            let placed = if placed { Ok(()) } else { install_binary(&binaries) };
+            placed.and_then(|()| install(&folder, &entry))
+        };
+        match kept {
             Ok(true) => {
                 said.clear();
-                tracing::info!(folder = %folder.display(), "CNI plugin added to the configuration");
+                let done = if leaves { "taken out of" } else { "added to" };
+                tracing::info!(folder = %folder.display(), "CNI plugin {done} the configuration");
             }
             Ok(false) => said.clear(),
             Err(error) if error.to_string() != said => {
                 said = error.to_string();
-                tracing::warn!(%error, "CNI plugin not added to the configuration");
+                tracing::warn!(%error, "the CNI configuration is not as it should be");
             }
             Err(_) => {}
         }
@@ -93,12 +108,35 @@ pub fn install(folder: &Path, entry: &Value) -> Result<bool, InstallError> {
     write(&path, &list, &with)
 }
 
+/// Whether the configuration in force has the plugin.
+#[must_use]
+pub fn is_installed(folder: &Path) -> bool {
+    let list = in_force(folder).and_then(|path| read(&path));
+    let has = |list: Value| {
+        let mut plugins = list["plugins"].as_array().into_iter().flatten();
+        plugins.any(|plugin| plugin["type"] == PLUGIN)
+    };
+    list.is_ok_and(has)
+}
+
 /// Takes the entry out of every configuration, and the executable away.
 pub fn uninstall(binaries: &Path, folder: &Path) -> Result<(), InstallError> {
+    take_out(folder)?;
+    remove_binary(binaries)
+}
+
+/// Takes the entry out of every configuration; says whether it was in any.
+pub fn take_out(folder: &Path) -> Result<bool, InstallError> {
+    let mut was = false;
     for path in configurations(folder)? {
         let list = read(&path)?;
-        write(&path, &list, &removed(list.clone()))?;
+        was |= write(&path, &list, &removed(list.clone()))?;
     }
+    Ok(was)
+}
+
+/// Takes the executable away.
+pub fn remove_binary(binaries: &Path) -> Result<(), InstallError> {
     let target = binaries.join(PLUGIN);
     match std::fs::remove_file(&target) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error(&target)(error)),

@@ -9,6 +9,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::ConfigMap;
 use tokio::sync::{mpsc, watch};
 use trefoil_api::mesh_config::MeshConfig;
+use trefoil_api::names::annotation;
 
 use super::observe::Observation;
 use super::pod::{self, PodStatus};
@@ -37,6 +38,8 @@ pub(crate) struct Decider {
     listed: bool,
     /// Addresses for the host's rules, once all are known.
     pub(crate) meshed: watch::Sender<Option<BTreeSet<IpAddr>>>,
+    /// The request that the mesh be removed from the node.
+    pub(crate) removal: watch::Sender<Option<String>>,
     /// Uids of the node proxy's pods.
     pub(crate) proxies: watch::Sender<BTreeSet<String>>,
 }
@@ -46,14 +49,17 @@ impl Decider {
     pub(crate) fn restored(shared: Arc<Shared>) -> std::io::Result<Self> {
         let remembered = shared.state.last_known();
         let proxies = node_proxies(None, remembered.as_ref());
-        let attachments = shared.state.attachments()?;
+        let mut world = World::restored(shared.state.attachments()?);
+        let removal = remembered.as_ref().and_then(|last| last.removal.clone());
+        world.set_removal(removal.clone());
         Ok(Self {
-            world: World::restored(attachments),
+            world,
             shared,
             kept: BTreeMap::new(),
             remembered,
             listed: false,
             meshed: watch::Sender::new(None),
+            removal: watch::Sender::new(removal),
             proxies: watch::Sender::new(proxies),
         })
     }
@@ -154,6 +160,16 @@ impl Decider {
     }
 
     fn configure(&mut self, map: Option<&ConfigMap>) {
+        // Without the object nothing is said: it goes when the mesh does, maybe before this agent.
+        let annotations = map.and_then(|map| map.metadata.annotations.as_ref());
+        if let Some(said) = annotations.and_then(|all| all.get(annotation::REMOVAL)) {
+            let request = Some(said.clone()).filter(|said| said != annotation::NO_REMOVAL);
+            if *self.removal.borrow() != request {
+                self.world.set_removal(request.clone());
+                self.removal.send_replace(request);
+                self.decide_all();
+            }
+        }
         let text = map.and_then(|map| map.data.as_ref()?.get("mesh.yaml"));
         match MeshConfig::parse(text.map_or("", String::as_str)) {
             Ok(config) => {
@@ -253,7 +269,8 @@ impl Decider {
                 .set_present(self.world.uids().into_iter().collect());
         }
         // A list with gaps would take probes from pods that have them.
-        if self.listed && known.is_some() {
+        // And pods that are leaving are probed until they have left.
+        if self.listed && known.is_some() && self.removal.borrow().is_none() {
             let meshed = Some(self.world.meshed_addresses());
             self.meshed.send_if_modified(|current| {
                 let changed = *current != meshed;
@@ -294,6 +311,7 @@ fn remembered(attachment: Attachment) -> Desired {
         attachment: Some(attachment),
         fresh: false,
         annotated: None,
+        leaves: false,
     }
 }
 
@@ -302,10 +320,15 @@ pub(crate) async fn keep_host(
     shared: Arc<Shared>,
     host: Namespace,
     mut meshed: watch::Receiver<Option<BTreeSet<IpAddr>>>,
+    mut removal: watch::Receiver<Option<String>>,
 ) {
     let mut pause = Duration::from_millis(100);
     let mut said = String::new();
     loop {
+        // From then on they are the removal's.
+        if removal.wait_for(Option::is_none).await.is_err() {
+            return;
+        }
         let Ok(known) = meshed.wait_for(Option::is_some).await.map(|known| known.clone()) else {
             return;
         };
@@ -327,6 +350,7 @@ pub(crate) async fn keep_host(
         };
         tokio::select! {
             changed = meshed.changed() => if changed.is_err() { return },
+            changed = removal.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(wait) => {}
         }
     }

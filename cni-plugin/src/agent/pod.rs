@@ -39,6 +39,8 @@ pub(crate) struct PodStatus {
     pub(crate) plane: Option<Plane>,
     /// It has what it is to have.
     pub(crate) settled: bool,
+    /// Nothing redirects it, and nobody serves its late tunnels any more.
+    pub(crate) left: bool,
     /// The network that this is about.
     pub(crate) container_id: String,
     /// What stands in the way, or is to be said about it.
@@ -107,6 +109,7 @@ pub(crate) async fn keep(
             Ok(plane) => {
                 now.plane = Some(plane);
                 now.settled = true;
+                now.left = plane == Plane::None && leaving.is_none();
                 begun = Some(now.container_id.clone());
                 now.remark = desired.wish.ok().and_then(|wish| wish.remark);
                 pause = FIRST_PAUSE;
@@ -190,7 +193,7 @@ async fn bring(shared: &Shared, desired: &Desired, leaving: &mut Option<Leaving>
     if now.plane != wish.plane {
         tell_switch(shared, desired, wish, now.plane).await;
     }
-    if now.enrolled || wish.plane != Plane::None {
+    if now.enrolled || desired.leaves || wish.plane != Plane::None {
         annotate(shared, desired, wish.plane).await;
     }
     Ok(wish.plane)
@@ -387,8 +390,8 @@ async fn tell_switch(shared: &Shared, desired: &Desired, wish: &Wish, before: Pl
 }
 
 async fn annotate(shared: &Shared, desired: &Desired, plane: Plane) {
-    let text = plane_name(plane);
-    if desired.annotated.as_deref() != Some(text) {
+    let text = Some(plane_name(plane)).filter(|_| !desired.leaves);
+    if desired.annotated.as_deref() != text {
         shared.annotate(desired, annotation::REDIRECTION, text).await;
     }
 }

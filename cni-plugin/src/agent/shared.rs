@@ -108,8 +108,8 @@ impl Shared {
         }
     }
 
-    /// Writes an annotation of a pod, of this very pod and not of a namesake.
-    pub(crate) async fn annotate(&self, pod: &Desired, key: &str, value: &str) {
+    /// Writes an annotation of a pod, of this very pod and not of a namesake, or takes it away.
+    pub(crate) async fn annotate(&self, pod: &Desired, key: &str, value: Option<&str>) {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace);
         let patch = json!({"metadata": {"uid": pod.uid, "annotations": {key: value}}});
         let patched = api

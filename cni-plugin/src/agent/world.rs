@@ -32,6 +32,8 @@ pub(crate) struct Desired {
     pub(crate) fresh: bool,
     /// What its annotation says of its redirection.
     pub(crate) annotated: Option<String>,
+    /// The mesh is being removed: the pod leaves it for good.
+    pub(crate) leaves: bool,
 }
 
 /// A plane and what the rules depend on.
@@ -67,6 +69,8 @@ pub(crate) struct World {
     namespaces: Option<BTreeMap<String, Labels>>,
     /// Whether pods' own labels count, once the mesh's configuration is known.
     pod_overrides: Option<bool>,
+    /// The request that the mesh be removed.
+    removal: Option<String>,
     pods: BTreeMap<String, Known>,
     attachments: BTreeMap<String, Attachment>,
     fresh: BTreeSet<String>,
@@ -101,6 +105,11 @@ impl World {
 
     pub(crate) fn set_pod_overrides(&mut self, pod_overrides: bool) {
         self.pod_overrides = Some(pod_overrides);
+    }
+
+    /// The mesh is to be removed, by this request, or is not.
+    pub(crate) fn set_removal(&mut self, removal: Option<String>) {
+        self.removal = removal;
     }
 
     /// Replaces the pods by a list; returns the uids that are no more.
@@ -190,6 +199,7 @@ impl World {
             namespaces: self.namespaces.clone()?,
             pod_overrides: self.pod_overrides?,
             node_proxies: self.node_proxies(),
+            removal: self.removal.clone(),
         })
     }
 
@@ -261,10 +271,19 @@ impl World {
             attachment: self.attachments.get(uid).cloned(),
             fresh: self.fresh.contains(uid),
             annotated: annotations.and_then(|all| all.get(annotation::REDIRECTION).cloned()),
+            leaves: self.removal.is_some(),
         })
     }
 
     fn wish(&self, pod: &Pod, namespace: &str) -> Result<Wish, Undecided> {
+        if self.removal.is_some() {
+            return Ok(Wish {
+                plane: Plane::None,
+                // Nothing is redirected, so that what was to be left out of it does not matter.
+                facts: annotations::facts(pod).unwrap_or_default(),
+                remark: None,
+            });
+        }
         let labels = self
             .namespaces
             .as_ref()

@@ -96,3 +96,23 @@ fn ended_pods_and_unclear_annotations() {
     );
     assert!(world.meshed_addresses().contains(&"10.0.0.3".parse().unwrap()));
 }
+
+#[test]
+fn while_the_mesh_is_removed_every_pod_leaves_it() {
+    let mut world = ambient();
+    world.set_pod(pod("a", &json!({})), true);
+    assert_eq!(world.desired("a").unwrap().wish.unwrap().plane, Plane::Node);
+    world.set_removal(Some("requested-1".into()));
+    let desired = world.desired("a").unwrap();
+    assert!(desired.leaves);
+    assert_eq!(desired.wish.unwrap().plane, Plane::None);
+    assert_eq!(world.last_known().unwrap().removal.as_deref(), Some("requested-1"));
+    // Also those of which nothing else can be said.
+    let unclear = json!({"metadata": {"name": "b", "namespace": "elsewhere", "uid": "b",
+        "annotations": {"trefoil.dev/exclude-inbound-ports": "none"}}});
+    world.set_pod(pod("b", &unclear), true);
+    assert_eq!(world.desired("b").unwrap().wish.unwrap().plane, Plane::None);
+    world.set_removal(None);
+    assert_eq!(world.desired("a").unwrap().wish.unwrap().plane, Plane::Node);
+    assert!(world.desired("b").unwrap().wish.is_err());
+}
