@@ -91,9 +91,16 @@ pub async fn run(options: Options, level: Level, ending: CancellationToken) -> R
         let kept = conflist::keep(binaries.clone(), folder.clone(), entry, removal.clone());
         parts.run("what keeps the CNI configuration", kept);
     }
-    parts.run("what removes the mesh", removal::run(Arc::clone(&shared), removal.clone()));
+    parts.run(
+        "what removes the mesh",
+        removal::run(Arc::clone(&shared), removal.clone()),
+    );
     // Done once, and no part that may not end.
-    tokio::spawn(ending.clone().run_until_cancelled_owned(taint::lift(Arc::clone(&shared))));
+    tokio::spawn(
+        ending
+            .clone()
+            .run_until_cancelled_owned(taint::lift(Arc::clone(&shared))),
+    );
     parts.run("what decides", decider.run(learned));
     let client = || shared.client.clone();
     let namespaces = observe::namespaces(client(), observations.clone());

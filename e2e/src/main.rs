@@ -26,9 +26,8 @@ enum Command {
     },
     /// Run the smoke test on a Kubernetes that has the mesh and the application in it.
     Kubernetes {
-        /// The script that made the cluster.
-        #[arg(long)]
-        cluster: PathBuf,
+        #[command(flatten)]
+        ground: suites::OnKubernetes,
     },
     /// Print the names of the suites.
     Suites,
@@ -135,8 +134,8 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             let failed = suites::run(&suites).await?;
             return Ok(ExitCode::from(u8::from(failed > 0)));
         }
-        Command::Kubernetes { cluster } => {
-            let failed = suites::run_on_kubernetes(&cluster).await;
+        Command::Kubernetes { ground } => {
+            let failed = suites::run_on_kubernetes(ground).await;
             return Ok(ExitCode::from(u8::from(failed > 0)));
         }
         Command::Suites => suites::names().for_each(|name| println!("{name}")),

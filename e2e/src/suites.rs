@@ -19,7 +19,6 @@ mod theft;
 mod waypoint;
 
 use std::future::Future;
-use std::path::Path;
 use std::pin::Pin;
 use std::time::Instant;
 
@@ -28,6 +27,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::mesh::Mesh;
 use crate::report::Report;
+
+pub use kubernetes::OnKubernetes;
 
 type Running<'a> = Pin<Box<dyn Future<Output = anyhow::Result<()>> + 'a>>;
 
@@ -155,13 +156,14 @@ async fn run_all(wanted: &[String]) -> usize {
     failed
 }
 
-/// Runs the smoke test against a cluster that is up, through its script; how many checks failed.
-pub async fn run_on_kubernetes(script: &Path) -> usize {
+/// Runs the smoke test against a cluster that is up; how many checks failed.
+pub async fn run_on_kubernetes(ground: OnKubernetes) -> usize {
     let mut report = Report::new("kubernetes");
-    if let Err(error) = kubernetes::run(&mut report, script).await {
+    let minimum = ground.minimum();
+    if let Err(error) = kubernetes::run(&mut report, ground).await {
         report.check("the suite runs to its end", Err::<&str, _>(error));
     }
-    report.close(kubernetes::MINIMUM);
+    report.close(minimum);
     report.failed()
 }
 

@@ -83,7 +83,8 @@ async fn try_meet(shared: &Shared, request: &str) -> Result<(), RemovalError> {
         let pods: Api<Pod> = Api::namespaced(shared.client.clone(), MESH_NAMESPACE);
         let patch = json!({"metadata": {"annotations": {annotation::REMOVAL: request}}});
         let parameters = PatchParams::default();
-        pods.patch_metadata(pod, &parameters, &Patch::Merge(patch)).await?;
+        pods.patch_metadata(pod, &parameters, &Patch::Merge(patch))
+            .await?;
     }
     Ok(())
 }

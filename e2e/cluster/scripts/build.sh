@@ -1,7 +1,8 @@
 #!/bin/bash
-# Builds all that cluster.sh needs into the cache, each part only when its
-# sources have changed since it was last built.
+# Builds all that cluster.sh needs into the cache, or what is named of it (kube, containerd, gateway-api, images, helm),
+# each part only when its sources have changed since it was last built.
 set -euo pipefail
+wanted=$*
 source "$(dirname "$0")/config.sh"
 packages=(runc containernetworking-plugins iptables conntrack procps gcc libc6-dev)
 dpkg -s "${packages[@]}" >/dev/null 2>&1 || {
@@ -16,6 +17,7 @@ export PATH=$go:$PATH
 
 part() { # part NAME SOURCE…: runs build-NAME.sh unless it was done with these sources
   local name=$1 stamp
+  [[ -z "$wanted" || " $wanted " == *" $name "* ]] || return 0
   stamp=$(find "$here/build-$name.sh" "${@:2}" -type f -print0 | sort -z | xargs -0 cat | sha256sum)
   [ "$(cat "$cache/$name.stamp" 2>/dev/null)" = "$stamp" ] && return
   echo "building $name (once)"

@@ -1,10 +1,11 @@
 //! The smoke test on a real Kubernetes: that what holds in network namespaces also holds where kubelet, a
 //! container runtime, kube-proxy and admission have a say. The cluster and the mesh in it are there already.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
+use clap::ValueEnum;
 
 use crate::capture::Capture;
 use crate::mesh::eventually;
@@ -20,57 +21,105 @@ mod ctl;
 mod health;
 mod pods;
 mod proxy;
+mod removal;
 mod survival;
 mod switch;
+mod upgrade;
 mod waypoint;
 
 /// The fewest checks that it makes.
-pub(super) const MINIMUM: usize = 81 + ctl::CHECKS + waypoint::CHECKS;
+const MINIMUM: usize = 81 + ctl::CHECKS + waypoint::CHECKS + upgrade::CHECKS + removal::CHECKS;
 const NAMESPACES: [&str; 3] = ["none", "sidecar", "ambient"];
 /// The nodes of the cluster.
 const NODES: [&str; 3] = ["n1", "n2", "n3"];
 
-pub(super) async fn run(report: &mut Report, script: &Path) -> anyhow::Result<()> {
+/// The cluster, and how the mesh was installed on it.
+#[derive(Clone, Debug, clap::Args)]
+pub struct OnKubernetes {
+    /// The script that made the cluster.
+    #[arg(long)]
+    cluster: PathBuf,
+    /// The chart.
+    #[arg(long)]
+    chart: PathBuf,
+    /// The values that it was installed with.
+    #[arg(long)]
+    values: PathBuf,
+    /// These steps alone, in the usual order; none: all of them.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Step>,
+}
+
+impl OnKubernetes {
+    /// The fewest checks that this makes.
+    pub(super) fn minimum(&self) -> usize {
+        if self.only.is_empty() {
+            MINIMUM
+        } else {
+            self.only.len()
+        }
+    }
+}
+
+/// A part of the suite. Later ones find what earlier ones left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Step {
+    Planes,
+    Cells,
+    Services,
+    Wire,
+    Policies,
+    Trefoilctl,
+    Waypoint,
+    Switch,
+    Pods,
+    Survival,
+    Upgrade,
+    Health,
+    Removal,
+}
+
+pub(super) async fn run(report: &mut Report, ground: OnKubernetes) -> anyhow::Result<()> {
+    let OnKubernetes {
+        cluster,
+        chart,
+        values,
+        only,
+    } = ground;
     let cluster = Cluster {
-        script: script.to_owned(),
+        script: cluster,
+        chart,
+        values,
     };
-    let mut steps = Steps(Instant::now());
-    planes(&cluster, report).await;
-    steps.done(report, "planes");
-    cells(&cluster, report).await?;
-    steps.done(report, "cells");
-    services(&cluster, report).await?;
-    steps.done(report, "services");
-    wire(&cluster, report).await;
-    steps.done(report, "wire");
-    policies(&cluster, report).await?;
-    steps.done(report, "policies");
-    ctl::run(&cluster, report).await?;
-    steps.done(report, "trefoilctl");
-    waypoint::run(&cluster, report).await?;
-    steps.done(report, "waypoint");
-    switch::run(&cluster, report).await?;
-    steps.done(report, "switch");
-    pods::run(&cluster, report).await?;
-    steps.done(report, "pods");
-    survival::run(&cluster, report).await?;
-    steps.done(report, "survival");
-    health::run(&cluster, report).await;
-    steps.done(report, "health");
+    for step in Step::value_variants() {
+        if only.is_empty() || only.contains(step) {
+            let begun = Instant::now();
+            take(*step, &cluster, report).await?;
+            let took = begun.elapsed().as_secs_f64();
+            let name = format!("{step:?}").to_lowercase();
+            report.note(format_args!("{name} took {took:.1} s"));
+        }
+    }
     Ok(())
 }
 
-/// What takes the time.
-struct Steps(Instant);
-
-impl Steps {
-    fn done(&mut self, report: &Report, step: &str) {
-        report.note(format_args!(
-            "{step} took {:.1} s",
-            self.0.elapsed().as_secs_f64()
-        ));
-        self.0 = Instant::now();
+async fn take(step: Step, cluster: &Cluster, report: &mut Report) -> anyhow::Result<()> {
+    match step {
+        Step::Planes => planes(cluster, report).await,
+        Step::Cells => cells(cluster, report).await?,
+        Step::Services => services(cluster, report).await?,
+        Step::Wire => wire(cluster, report).await,
+        Step::Policies => policies(cluster, report).await?,
+        Step::Trefoilctl => ctl::run(cluster, report).await?,
+        Step::Waypoint => waypoint::run(cluster, report).await?,
+        Step::Switch => switch::run(cluster, report).await?,
+        Step::Pods => pods::run(cluster, report).await?,
+        Step::Survival => survival::run(cluster, report).await?,
+        Step::Upgrade => upgrade::run(cluster, report).await?,
+        Step::Health => health::run(cluster, report).await,
+        Step::Removal => removal::run(cluster, report).await?,
     }
+    Ok(())
 }
 
 /// Each pod is on the plane that its namespace asks for.

@@ -106,7 +106,10 @@ fn while_the_mesh_is_removed_every_pod_leaves_it() {
     let desired = world.desired("a").unwrap();
     assert!(desired.leaves);
     assert_eq!(desired.wish.unwrap().plane, Plane::None);
-    assert_eq!(world.last_known().unwrap().removal.as_deref(), Some("requested-1"));
+    assert_eq!(
+        world.last_known().unwrap().removal.as_deref(),
+        Some("requested-1")
+    );
     // Also those of which nothing else can be said.
     let unclear = json!({"metadata": {"name": "b", "namespace": "elsewhere", "uid": "b",
         "annotations": {"trefoil.dev/exclude-inbound-ports": "none"}}});

@@ -14,9 +14,15 @@ use crate::programs::call::{Calls, Target};
 /// How long a command may take.
 pub(super) const LIMIT: Duration = Duration::from_secs(90);
 
+/// The same of helm, which waits for what it installs.
+const HELM: Duration = Duration::from_secs(270);
+
 /// The cluster, through the script that made it.
 pub(super) struct Cluster {
     pub(super) script: PathBuf,
+    /// What the mesh in it was installed by.
+    pub(super) chart: PathBuf,
+    pub(super) values: PathBuf,
 }
 
 impl Cluster {
@@ -37,8 +43,13 @@ impl Cluster {
         command: &[&str],
         input: Option<&str>,
     ) -> anyhow::Result<String> {
+        let command = [&["exec", node], command].concat();
+        self.ask(limit, &command, input).await
+    }
+
+    /// What the script can do; its output.
+    async fn ask(&self, limit: Duration, command: &[&str], input: Option<&str>) -> anyhow::Result<String> {
         let mut child = Command::new(&self.script)
-            .args(["exec", node])
             .args(command)
             .stdin(if input.is_some() {
                 Stdio::piped()
@@ -63,6 +74,31 @@ impl Cluster {
 
     pub(super) async fn kubectl(&self, arguments: &[&str]) -> anyhow::Result<String> {
         self.on("n1", &[&["kubectl"], arguments].concat(), None).await
+    }
+
+    pub(super) async fn helm(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let command = [&["run", "helm"], arguments].concat();
+        self.ask(HELM, &command, None).await
+    }
+
+    /// Upgrades the mesh, with these values besides those that it was installed with.
+    pub(super) async fn upgrade(&self, set: &[&str]) -> anyhow::Result<()> {
+        let (chart, values) = (
+            self.chart.display().to_string(),
+            self.values.display().to_string(),
+        );
+        let set = set.join(",");
+        let upgrade = [
+            "upgrade",
+            "trefoil",
+            &chart,
+            "-n",
+            "trefoil-system",
+            "-f",
+            &values,
+        ];
+        let then = ["--set", &set, "--wait", "--timeout", "4m"];
+        self.helm(&[&upgrade[..], &then].concat()).await.map(drop)
     }
 
     pub(super) async fn apply(&self, objects: &str) -> anyhow::Result<()> {

@@ -68,7 +68,11 @@ async fn status(cluster: &Cluster) -> anyhow::Result<String> {
     eventually(Duration::from_secs(20), async || {
         let status = told(cluster, &["status"]).await?;
         let planes = list(&status, "planes");
-        for (role, count) in [("control plane", 1), ("agent", NODES.len()), ("node proxy", NODES.len())] {
+        for (role, count) in [
+            ("control plane", 1),
+            ("agent", NODES.len()),
+            ("node proxy", NODES.len()),
+        ] {
             let ready = |plane: &&Value| plane["role"] == role && plane["ready"] == true;
             let found = planes.iter().filter(ready).count();
             ensure!(found == count, "{found} of {count} {role}s are ready: {status}");

@@ -17,17 +17,17 @@ const REDIRECTS: &str = "for pod in /run/netns/*; do nsenter --net=$pod nft list
 /// What of the mesh there is in the host's part of a node: rules, the CNI configuration, its plugin.
 const ON_HOST: &str = "nft list tables | grep trefoil; grep -l trefoil /etc/cni/net.d/*; ls -A /opt/cni/bin | grep trefoil; true";
 /// The plugins of the node's CNI configuration, in their order.
-const CHAIN: &str = r#"grep -o '"type": *"[^"]*"' /etc/cni/net.d/*.conflist | grep -o '[a-z-]*"$' | tr -d '"' | xargs"#;
+const CHAIN: &str =
+    r#"grep -o '"type": *"[^"]*"' /etc/cni/net.d/*.conflist | grep -o '[a-z-]*"$' | tr -d '"' | xargs"#;
 /// Objects of every kind by whose name they are the mesh's.
 const OBJECTS: &str = "for kind in $(kubectl api-resources --verbs=list -o name | grep -v '^events'); do \
      kubectl get $kind -A -o name --ignore-not-found 2>/dev/null; done | grep trefoil | sort -u";
 /// What stays, and why: the namespace is the user's, since helm removes none; with it go its Secret, so that whoever
 /// installs the mesh again may keep its root, and its lease.
-const STAYS: [&str; 4] = [
+const STAYS: [&str; 3] = [
     "namespace/trefoil-system",
     "secret/trefoil-ca",
     "lease.coordination.k8s.io/trefoil-control-plane-status",
-    "node.metrics.k8s.io",
 ];
 const NEW: &str = "
 apiVersion: v1
@@ -52,7 +52,10 @@ pub(super) async fn run(cluster: &Cluster, report: &mut Report) -> anyhow::Resul
     report.check("redirect targets before helm uninstall", before);
     report.check("helm uninstall", uninstall(cluster).await);
     let after = redirects(cluster).await.and_then(|found| {
-        ensure!(found.iter().all(|&(pods, rules)| pods > 0 && rules == 0), "{found:?}");
+        ensure!(
+            found.iter().all(|&(pods, rules)| pods > 0 && rules == 0),
+            "{found:?}"
+        );
         let pods: usize = found.iter().map(|(pods, _)| pods).sum();
         Ok(format!("none in {pods} network namespaces"))
     });
@@ -72,7 +75,10 @@ pub(super) async fn run(cluster: &Cluster, report: &mut Report) -> anyhow::Resul
     }
     for namespace in NAMESPACES {
         let result = starts(cluster, namespace).await;
-        report.check(format!("a new pod of {namespace} starts without the mesh"), result);
+        report.check(
+            format!("a new pod of {namespace} starts without the mesh"),
+            result,
+        );
     }
     report.check("namespaces go, with all that is in them", gone(cluster).await);
     Ok(())
@@ -92,9 +98,19 @@ async fn redirects(cluster: &Cluster) -> anyhow::Result<Vec<(usize, usize)>> {
 
 async fn uninstall(cluster: &Cluster) -> anyhow::Result<String> {
     let begun = Instant::now();
-    let uninstall = ["uninstall", "trefoil", "-n", "trefoil-system", "--wait", "--timeout", "4m"];
+    let uninstall = [
+        "uninstall",
+        "trefoil",
+        "-n",
+        "trefoil-system",
+        "--wait",
+        "--timeout",
+        "4m",
+    ];
     cluster.helm(&uninstall).await?;
-    let pods = cluster.kubectl(&["get", "pods", "-n", "trefoil-system", "-o", "name"]).await?;
+    let pods = cluster
+        .kubectl(&["get", "pods", "-n", "trefoil-system", "-o", "name"])
+        .await?;
     ensure!(pods.trim().is_empty(), "there still are {pods}");
     Ok(format!("done in {:.1} s", begun.elapsed().as_secs_f64()))
 }
@@ -104,13 +120,18 @@ async fn bare(cluster: &Cluster, node: &str) -> anyhow::Result<String> {
     ensure!(left.trim().is_empty(), "{left}");
     let chain = cluster.on(node, &["sh", "-c", CHAIN], None).await?;
     // With what each of them calls in turn.
-    ensure!(chain.split_whitespace().eq(["bridge", "host-local", "portmap"]), "the chain is {chain}");
+    ensure!(
+        chain.split_whitespace().eq(["bridge", "host-local", "portmap"]),
+        "the chain is {chain}"
+    );
     Ok(format!("no rule, no plugin; the chain is {}", chain.trim()))
 }
 
 async fn objects(cluster: &Cluster) -> anyhow::Result<String> {
     eventually(Duration::from_secs(20), async || {
-        let left = cluster.on("n1", &["sh", "-c", &format!("{OBJECTS}; true")], None).await?;
+        let left = cluster
+            .on("n1", &["sh", "-c", &format!("{OBJECTS}; true")], None)
+            .await?;
         let left: Vec<&str> = left.lines().filter(|object| !STAYS.contains(object)).collect();
         ensure!(left.is_empty(), "{left:?}");
         Ok("but for the namespace, its Secret and its lease".to_owned())
@@ -128,17 +149,33 @@ async fn unmarked(cluster: &Cluster) -> anyhow::Result<String> {
 /// It is ready, has one container only, and is reached.
 async fn starts(cluster: &Cluster, namespace: &str) -> anyhow::Result<String> {
     cluster.apply(&NEW.replace("NAMESPACE", namespace)).await?;
-    let wait = ["wait", "-n", namespace, "--for=condition=Ready", "pod/new", "--timeout=60s"];
+    let wait = [
+        "wait",
+        "-n",
+        namespace,
+        "--for=condition=Ready",
+        "pod/new",
+        "--timeout=60s",
+    ];
     cluster.kubectl(&wait).await?;
     let path = "jsonpath={.status.podIP} {.spec.initContainers[*].name}";
-    let said = cluster.kubectl(&["get", "pod", "-n", namespace, "new", "-o", path]).await?;
+    let said = cluster
+        .kubectl(&["get", "pod", "-n", namespace, "new", "-o", path])
+        .await?;
     let (address, sidecar) = said.split_once(' ').unwrap_or((&said, ""));
     ensure!(sidecar.is_empty(), "it has {sidecar}");
     cell(cluster, "none", &format!("{namespace}/new"), address).await
 }
 
 async fn gone(cluster: &Cluster) -> anyhow::Result<String> {
-    let delete = ["delete", "namespace", "sidecar", "shop", "trefoil-system", "--timeout=80s"];
+    let delete = [
+        "delete",
+        "namespace",
+        "sidecar",
+        "shop",
+        "trefoil-system",
+        "--timeout=80s",
+    ];
     cluster.kubectl(&delete).await?;
     Ok("sidecar, shop, trefoil-system".into())
 }

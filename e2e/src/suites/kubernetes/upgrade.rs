@@ -68,7 +68,10 @@ pub(super) async fn run(cluster: &Cluster, report: &mut Report) -> anyhow::Resul
         ensure!(after == trust, "{after:?}, before {trust:?}");
         Ok("both configurations have the roots, and nobody had to write them anew")
     });
-    report.check("helm upgrade leaves alone by which roots webhooks are trusted", result);
+    report.check(
+        "helm upgrade leaves alone by which roots webhooks are trusted",
+        result,
+    );
     let refused = misspelt(cluster).await;
     report.check("helm upgrade refuses a value that there is not", refused);
     Ok(())
@@ -80,7 +83,17 @@ async fn target(cluster: &Cluster, namespace: &str, node: &str) -> anyhow::Resul
 }
 
 async fn load(cluster: &Cluster, client: &str, target: &str, connections: &str) -> anyhow::Result<Tally> {
-    let load = ["load", "--target", target, "--rate", "50", "--seconds", "200", "--until", ENOUGH];
+    let load = [
+        "load",
+        "--target",
+        target,
+        "--rate",
+        "50",
+        "--seconds",
+        "200",
+        "--until",
+        ENOUGH,
+    ];
     let load = [&load[..], &["--connections", connections]].concat();
     cluster.program_in(client, "client", &load, LIMIT).await
 }
@@ -113,7 +126,9 @@ async fn upgrade(cluster: &Cluster) -> anyhow::Result<String> {
     for part in PARTS {
         let of = |pods: &[String]| -> Vec<String> {
             let pods = pods.iter();
-            pods.filter(|pod| pod.starts_with(&format!("{part}/"))).cloned().collect()
+            pods.filter(|pod| pod.starts_with(&format!("{part}/")))
+                .cloned()
+                .collect()
         };
         let (old, new) = (of(&before), of(&after));
         ensure!(
