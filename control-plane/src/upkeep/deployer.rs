@@ -20,7 +20,7 @@ const FIELD_MANAGER: &str = "trefoil-control-plane";
 enum Hindrance {
     /// Gateways are of a class that nobody has declared, or another controller's.
     #[error(
-        "there is no GatewayClass {WAYPOINT_CLASS} of controller {GATEWAY_CONTROLLER}: apply the one of the mesh's manifests"
+        "there is no GatewayClass {WAYPOINT_CLASS} of controller {GATEWAY_CONTROLLER}: `helm upgrade` of the mesh's chart adds it"
     )]
     NoClass,
     /// Its name is taken.

@@ -18,7 +18,7 @@ pub(super) async fn met(client: &Client, to_be_made: bool) -> anyhow::Result<()>
     let classes = Kind::named("gatewayclasses")?.api(client, None);
     let classes = match classes.list(&ListParams::default()).await {
         Err(kube::Error::Api(status)) if status.code == 404 => anyhow::bail!(
-            "this cluster has no Gateway API, by which waypoints are asked for: install its standard definitions (`kubectl apply --server-side -f standard-install.yaml` of a release from v1.1 on) and GatewayClass {WAYPOINT_CLASS} of the mesh's manifests; the control plane notices within half a minute"
+            "this cluster has no Gateway API, by which waypoints are asked for: install its standard definitions (`kubectl apply --server-side -f standard-install.yaml` of a release from v1.1 on) and GatewayClass {WAYPOINT_CLASS}, which `helm upgrade` adds; the control plane notices within half a minute"
         ),
         classes => classes?,
     };
@@ -28,7 +28,7 @@ pub(super) async fn met(client: &Client, to_be_made: bool) -> anyhow::Result<()>
     // On one machine the mesh itself makes the pods, and asks for no class.
     anyhow::ensure!(
         !to_be_made || classes.iter().any(ours) || !has_deployments(client).await?,
-        "there is no GatewayClass {WAYPOINT_CLASS} of controller {GATEWAY_CONTROLLER}, so that nobody would make the waypoint: apply the one of the mesh's manifests"
+        "there is no GatewayClass {WAYPOINT_CLASS} of controller {GATEWAY_CONTROLLER}, so that nobody would make the waypoint: `helm upgrade` of the mesh's chart adds it"
     );
     Ok(())
 }

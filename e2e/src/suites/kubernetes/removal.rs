@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
+use serde_json::Value;
 
 use super::{Cluster, NAMESPACES, NODES, cell};
 use crate::mesh::eventually;
@@ -16,9 +17,6 @@ pub(super) const CHECKS: usize = 20;
 const REDIRECTS: &str = "for pod in /run/netns/*; do nsenter --net=$pod nft list ruleset 2>/dev/null | grep -c redirect; done; true";
 /// What of the mesh there is in the host's part of a node: rules, the CNI configuration, its plugin.
 const ON_HOST: &str = "nft list tables | grep trefoil; grep -l trefoil /etc/cni/net.d/*; ls -A /opt/cni/bin | grep trefoil; true";
-/// The plugins of the node's CNI configuration, in their order.
-const CHAIN: &str =
-    r#"grep -o '"type": *"[^"]*"' /etc/cni/net.d/*.conflist | grep -o '[a-z-]*"$' | tr -d '"' | xargs"#;
 /// Objects of every kind by whose name they are the mesh's.
 const OBJECTS: &str = "for kind in $(kubectl api-resources --verbs=list -o name | grep -v '^events'); do \
      kubectl get $kind -A -o name --ignore-not-found 2>/dev/null; done | grep trefoil | sort -u";
@@ -108,23 +106,32 @@ async fn uninstall(cluster: &Cluster) -> anyhow::Result<String> {
         "4m",
     ];
     cluster.helm(&uninstall).await?;
-    let pods = cluster
-        .kubectl(&["get", "pods", "-n", "trefoil-system", "-o", "name"])
-        .await?;
-    ensure!(pods.trim().is_empty(), "there still are {pods}");
-    Ok(format!("done in {:.1} s", begun.elapsed().as_secs_f64()))
+    let took = begun.elapsed().as_secs_f64();
+    // Pods end after the objects that they are of.
+    eventually(Duration::from_secs(60), async || {
+        let get = ["get", "pods", "-n", "trefoil-system", "-o", "name"];
+        let pods = cluster.kubectl(&get).await?;
+        ensure!(pods.trim().is_empty(), "there still are {pods}");
+        Ok(())
+    })
+    .await?;
+    Ok(format!(
+        "done in {took:.1} s, the last pod gone after {:.1} s",
+        begun.elapsed().as_secs_f64()
+    ))
 }
 
 async fn bare(cluster: &Cluster, node: &str) -> anyhow::Result<String> {
     let left = cluster.on(node, &["sh", "-c", ON_HOST], None).await?;
     ensure!(left.trim().is_empty(), "{left}");
-    let chain = cluster.on(node, &["sh", "-c", CHAIN], None).await?;
-    // With what each of them calls in turn.
-    ensure!(
-        chain.split_whitespace().eq(["bridge", "host-local", "portmap"]),
-        "the chain is {chain}"
-    );
-    Ok(format!("no rule, no plugin; the chain is {}", chain.trim()))
+    let configuration = cluster
+        .on(node, &["sh", "-c", "cat /etc/cni/net.d/*"], None)
+        .await?;
+    let configuration: Value = serde_json::from_str(&configuration)?;
+    let plugins = configuration["plugins"].as_array().into_iter().flatten();
+    let chain: Vec<&str> = plugins.filter_map(|plugin| plugin["type"].as_str()).collect();
+    ensure!(chain == ["bridge", "portmap"], "the chain is {chain:?}");
+    Ok(format!("no rule, no plugin; the chain is {}", chain.join(", ")))
 }
 
 async fn objects(cluster: &Cluster) -> anyhow::Result<String> {
@@ -174,6 +181,7 @@ async fn gone(cluster: &Cluster) -> anyhow::Result<String> {
         "sidecar",
         "shop",
         "trefoil-system",
+        "--ignore-not-found",
         "--timeout=80s",
     ];
     cluster.kubectl(&delete).await?;
