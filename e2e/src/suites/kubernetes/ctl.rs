@@ -69,7 +69,7 @@ async fn status(cluster: &Cluster) -> anyhow::Result<String> {
         let status = told(cluster, &["status"]).await?;
         let planes = list(&status, "planes");
         for (role, count) in [
-            ("control plane", 1),
+            ("control plane", 2),
             ("agent", NODES.len()),
             ("node proxy", NODES.len()),
         ] {

@@ -13,7 +13,7 @@ use crate::report::Report;
 /// The mesh's programs, how many of their processes there are at least, and what one may take, in MiB: several
 /// times what it does, so that only growth without end fails.
 const PROGRAMS: [(&str, usize, u64); 4] = [
-    ("trefoil-control-plane", 1, 200),
+    ("trefoil-control-plane", 2, 200),
     ("trefoil-cni", 3, 100),
     // A supervisor and a worker on each node.
     ("trefoil-node", 6, 200),
