@@ -25,9 +25,9 @@ check: ## Formatting, lints, unit tests, file lengths
 bench: packages build ## What the mesh costs beside plain TCP, bare mTLS and ztunnel; the table goes to docs/performance.md (root)
 	@e2e/bench/run $(BINARIES)
 
-cluster: packages build ## A real three-node Kubernetes on this machine with the mesh in it by its Helm chart, and the smoke test (root); CLUSTER=down removes it
+cluster: packages build ## A real three-node Kubernetes on this machine with the mesh in it by its Helm chart, and the smoke test (root); CLUSTER=down removes it. On a cluster of yours: KUBECONFIG=… LOAD='kind load image-archive' make cluster
 	@e2e/cluster/scripts/build.sh
-	@BINARIES=$(BINARIES) e2e/cluster/run $(or $(CLUSTER),up)
+	@BINARIES=$(BINARIES) e2e/cluster/run $(or $(CLUSTER),$(if $(LOAD),given,up))
 
 images: packages build ## OCI archives of the binaries, FROM scratch
 	@BINARIES=$(BINARIES) e2e/cluster/run images
