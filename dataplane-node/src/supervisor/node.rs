@@ -2,6 +2,7 @@
 //! listeners are open and stored before it is acknowledged; which worker serves it may be known later.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,6 +25,12 @@ use super::worker::Assignment;
 /// How long a pod waits for the control plane to describe it, where nothing is known of its namespace either.
 /// Its connections queue meanwhile; then it gets a worker of its own until it is described.
 const DESCRIPTION_PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long the node proxy before this one may take to notice a new agent, which it does in two seconds; agents wait
+/// for five.
+const PREDECESSOR_PATIENCE: Duration = Duration::from_secs(3);
+/// How often it is looked whether it has.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// What the supervisor has to say about pods.
 pub(crate) struct Node {
@@ -169,14 +176,60 @@ impl Node {
         network: Arc<Namespace>,
         stored: &mut Stored,
     ) -> Result<Pod, PodError> {
-        let uid = description.uid.clone();
+        match self.open_with(&description, &network, stored).await {
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {
+                self.await_listeners(&description, &network).await
+            }
+            opened => Ok(opened?),
+        }
+    }
+
+    /// The ports of a pod are another node proxy's, which this one follows, and the store has nothing of them: its
+    /// agent is a new one. The other puts them there as soon as it has noticed.
+    async fn await_listeners(
+        &self,
+        description: &Description,
+        network: &Arc<Namespace>,
+    ) -> Result<Pod, PodError> {
+        let deadline = Instant::now() + PREDECESSOR_PATIENCE;
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let mut stored = Stored::default();
+            for (name, descriptor) in self.parts.keeper.list().await? {
+                stored.descriptors.insert((name.kind, name.key), descriptor);
+            }
+            match self.open_with(description, network, &mut stored).await {
+                Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => {}
+                opened => return Ok(opened?),
+            }
+        }
+    }
+
+    async fn open_with(
+        &self,
+        description: &Description,
+        network: &Arc<Namespace>,
+        stored: &mut Stored,
+    ) -> std::io::Result<Pod> {
+        let uid = &description.uid;
         // Listeners stored under this uid are this pod's only if they came from this very namespace.
         let same = stored
-            .take(&keeper::namespace(&uid))
+            .take(&keeper::namespace(uid))
             .and_then(|descriptor| Namespace::new(descriptor).ok())
-            .is_some_and(|stored| stored.is(&network));
-        let at_hand = |port| stored.take(&keeper::listener(&uid, port)).filter(|_| same);
-        Ok(Pod::open(&self.parts.entrance, description, network, at_hand).await?)
+            .is_some_and(|stored| stored.is(network));
+        let at_hand = |port| stored.take(&keeper::listener(uid, port)).filter(|_| same);
+        Pod::open(
+            &self.parts.entrance,
+            description.clone(),
+            Arc::clone(network),
+            at_hand,
+        )
+        .await
+    }
+
+    /// Whether this process leaves: its successor takes pods.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.parts.drain.is_draining()
     }
 
     /// The agent knows a pod and cannot give its namespace: it must be known here.
