@@ -215,6 +215,40 @@ async fn a_node_proxy_that_is_told_to_end_leaves_its_listeners_to_the_next() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_proxy_that_meets_a_new_agent_first_gets_the_listeners_of_the_one_before() {
+    let mut agent = Agent::start();
+    let pod = Pod::new("uid-1", "shop", "cart");
+    described(&agent, &[&pod]).await;
+    let mut before = NodeProxy::start_as(&agent, "before", "2", &[]);
+    let feed = agent.feed().await;
+    feed.snapshot(&[&pod]).await;
+    before.serves("shared", &["uid-1"]).await;
+    let listeners = listening(&pod);
+
+    // Agent and node proxy are replaced at once, and the old proxy is slow to notice.
+    before.suspend(true);
+    agent.end();
+    drop(feed);
+    agent.listen();
+    let after = NodeProxy::start_as(&agent, "after", "2", &[]);
+    let feed = agent.feed().await;
+    assert!(agent.stored_keys().is_empty());
+    let noticing = async {
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        before.suspend(false);
+    };
+    let pods = [&pod];
+    tokio::join!(feed.snapshot(&pods), noticing);
+    after.serves("shared", &["uid-1"]).await;
+    assert_eq!(listening(&pod), listeners);
+
+    before.terminate();
+    before.child.wait().await.unwrap();
+    let mut meanwhile = pod.connect(OUTBOUND).unwrap();
+    assert!(was_taken(&mut meanwhile));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_breaks_the_feeds_protocol_is_answered_and_the_connection_left() {
     let agent = Agent::start();
     let _node = NodeProxy::start(&agent, &[]);

@@ -357,8 +357,19 @@ impl NodeProxy {
 
     /// Tells it to end in good order.
     pub(crate) fn terminate(&self) {
+        self.signal(rustix::process::Signal::TERM);
+    }
+
+    /// Stops it, or lets it go on.
+    pub(crate) fn suspend(&self, stop: bool) {
+        use rustix::process::Signal;
+
+        self.signal(if stop { Signal::STOP } else { Signal::CONT });
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
         let process = rustix::process::Pid::from_raw(self.child.id().unwrap().cast_signed()).unwrap();
-        rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
+        rustix::process::kill_process(process, signal).unwrap();
     }
 
     /// What the admin interface answers.
