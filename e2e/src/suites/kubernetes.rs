@@ -22,13 +22,15 @@ mod health;
 mod pods;
 mod proxy;
 mod removal;
+mod rights;
 mod survival;
 mod switch;
 mod upgrade;
 mod waypoint;
 
 /// The fewest checks that it makes.
-const MINIMUM: usize = 81 + ctl::CHECKS + waypoint::CHECKS + upgrade::CHECKS + removal::CHECKS;
+const MINIMUM: usize =
+    81 + ctl::CHECKS + waypoint::CHECKS + rights::CHECKS + upgrade::CHECKS + removal::CHECKS;
 const NAMESPACES: [&str; 3] = ["none", "sidecar", "ambient"];
 /// The nodes of the cluster.
 const NODES: [&str; 3] = ["n1", "n2", "n3"];
@@ -69,6 +71,7 @@ enum Step {
     Services,
     Wire,
     Policies,
+    Rights,
     Trefoilctl,
     Waypoint,
     Switch,
@@ -110,6 +113,7 @@ async fn take(step: Step, cluster: &Cluster, report: &mut Report) -> anyhow::Res
         Step::Services => services(cluster, report).await?,
         Step::Wire => wire(cluster, report).await,
         Step::Policies => policies(cluster, report).await?,
+        Step::Rights => rights::run(cluster, report).await?,
         Step::Trefoilctl => ctl::run(cluster, report).await?,
         Step::Waypoint => waypoint::run(cluster, report).await?,
         Step::Switch => switch::run(cluster, report).await?,

@@ -9,12 +9,13 @@ use serde_json::Value;
 
 use super::Cluster;
 use super::switch::program;
+use crate::mesh::eventually;
 use crate::programs::load::Tally;
 use crate::programs::port;
 use crate::report::Report;
 
 /// How many checks it makes.
-pub(super) const CHECKS: usize = 6;
+pub(super) const CHECKS: usize = 7;
 /// The mesh's own pods that must be others afterwards: label `app`.
 const PARTS: [&str; 3] = ["trefoil-control-plane", "trefoil-node", "trefoil-cni"];
 /// What is changed of each: enough for its pods to be replaced.
@@ -27,6 +28,7 @@ const CHANGES: [&str; 4] = [
 /// How long a load lasts unless it is told that it is enough, and may take beyond.
 const LIMIT: Duration = Duration::from_secs(240);
 const LONG_LIVED: u64 = 20;
+const TAINT: &str = "trefoil.dev/agent-not-ready=:NoSchedule";
 /// Where a client sees that it is enough.
 const ENOUGH: &str = "/tmp/upgraded";
 
@@ -41,6 +43,10 @@ pub(super) async fn run(cluster: &Cluster, report: &mut Report) -> anyhow::Resul
         upgrade(cluster),
     );
     report.check("helm upgrade replaces every part of the mesh", upgraded);
+    report.check(
+        "an agent that can lifts its node's startup taint",
+        lifted(cluster).await,
+    );
     for (name, tally) in [
         ("a sidecar's client to an ambient server", to_node),
         ("an ambient client to a sidecar's server", to_sidecar),
@@ -112,6 +118,8 @@ async fn upgrade(cluster: &Cluster) -> anyhow::Result<String> {
         anyhow::Ok(PathBuf::from(format!("/proc/{process}/root{ENOUGH}")))
     });
     let before = pods(cluster).await?;
+    // As of a node that was just added. What is there stays.
+    cluster.kubectl(&["taint", "node", "n3", TAINT]).await?;
     tokio::time::sleep(Duration::from_secs(3)).await;
     let begun = Instant::now();
     let changed = cluster.upgrade(&CHANGES).await;
@@ -137,6 +145,16 @@ async fn upgrade(cluster: &Cluster) -> anyhow::Result<String> {
         );
     }
     Ok(format!("{} pods in {:.1} s", after.len(), took.as_secs_f64()))
+}
+
+async fn lifted(cluster: &Cluster) -> anyhow::Result<String> {
+    eventually(Duration::from_secs(20), async || {
+        let path = "jsonpath={.spec.taints}";
+        let taints = cluster.kubectl(&["get", "node", "n3", "-o", path]).await?;
+        ensure!(taints.is_empty(), "{taints}");
+        Ok("of n3".to_owned())
+    })
+    .await
 }
 
 /// By which roots each webhook is trusted, and how often its configuration has been written.
