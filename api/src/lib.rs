@@ -2,6 +2,7 @@
 //! decision which plane a pod gets. Pure: no I/O, no clock, no randomness.
 
 pub mod crd;
+pub mod exclusions;
 pub mod identity;
 pub mod mesh_config;
 pub mod names;

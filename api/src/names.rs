@@ -39,6 +39,18 @@ pub mod annotation {
     pub const EXCLUDE_OUTBOUND_PORTS: &str = "trefoil.dev/exclude-outbound-ports";
     /// Comma-separated address ranges.
     pub const EXCLUDE_OUTBOUND_CIDRS: &str = "trefoil.dev/exclude-outbound-cidrs";
+    /// A quantity.
+    pub const SIDECAR_CPU_REQUEST: &str = "trefoil.dev/sidecar-cpu-request";
+    /// A quantity.
+    pub const SIDECAR_CPU_LIMIT: &str = "trefoil.dev/sidecar-cpu-limit";
+    /// A quantity.
+    pub const SIDECAR_MEMORY_REQUEST: &str = "trefoil.dev/sidecar-memory-request";
+    /// A quantity.
+    pub const SIDECAR_MEMORY_LIMIT: &str = "trefoil.dev/sidecar-memory-limit";
+    /// What the sidecar logs: a level, or `TARGET=LEVEL,…`.
+    pub const SIDECAR_LOG_LEVEL: &str = "trefoil.dev/sidecar-log-level";
+    /// The sidecar's threads.
+    pub const SIDECAR_CONCURRENCY: &str = "trefoil.dev/sidecar-concurrency";
 }
 
 /// Extensions of workloads over xDS.

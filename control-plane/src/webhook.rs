@@ -2,6 +2,7 @@
 //! cannot be understood, are refused.
 
 pub mod inject;
+pub mod overrides;
 mod reserved;
 #[cfg(test)]
 mod tests;
@@ -25,10 +26,12 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
+use trefoil_api::exclusions::Exclusions;
 use trefoil_api::plane::{PodFacts, wants_sidecar};
 
 use crate::serve::certificates::Mesh;
 use crate::serve::metrics::Metrics;
+use overrides::Overrides;
 use trefoil_control_plane_index::facts::Labels;
 
 /// The largest review.
@@ -169,10 +172,15 @@ impl Webhook {
             has_sidecar: inject::has_sidecar(&pod),
         };
         let wanted = wants_sidecar(&facts, mesh.config.pod_overrides).map_err(|error| invalid(&error))?;
+        let annotations = pod.metadata.annotations.as_ref();
+        let overrides = Overrides::read(annotations).map_err(|error| invalid(&error))?;
+        // Read by the agent: a pod of any mode says it here while somebody listens.
+        Exclusions::read(annotations).map_err(|error| invalid(&error))?;
         let config = inject::Config {
             image: &self.sidecar_image,
             trust_domain: &mesh.trust_domain,
             namespace,
+            overrides: &overrides,
         };
         reserved::check(&pod, &config).map_err(Refusal::Invalid)?;
         if !wanted || facts.has_sidecar {

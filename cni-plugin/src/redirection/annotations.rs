@@ -1,39 +1,22 @@
-//! Reads what pods say about their redirection: annotations and probes. What cannot be understood is
-//! refused with its annotation named, never narrowed.
+//! Reads what pods say about their redirection: annotations and probes.
 
 use std::collections::BTreeSet;
 
-use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use trefoil_api::names::{SIDECAR_CONTAINER, annotation};
+use trefoil_api::exclusions::{AnnotationError, Exclusions};
+use trefoil_api::names::SIDECAR_CONTAINER;
 
 use super::PodFacts;
 
-/// An annotation that is not understood.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("annotation {annotation}: {value:?} is not {expected}")]
-pub struct AnnotationError {
-    annotation: &'static str,
-    value: String,
-    expected: &'static str,
-}
-
 /// The facts of a pod.
 pub fn facts(pod: &Pod) -> Result<PodFacts, AnnotationError> {
-    let text = |name: &str| {
-        let annotations = pod.metadata.annotations.as_ref()?;
-        annotations.get(name).map(String::as_str)
-    };
-    let read_ports = |name| ports(name, text(name).unwrap_or_default());
+    let exclusions = Exclusions::read(pod.metadata.annotations.as_ref())?;
     Ok(PodFacts {
         has_sidecar: has_sidecar(pod),
-        excluded_inbound: read_ports(annotation::EXCLUDE_INBOUND_PORTS)?,
-        excluded_outbound: read_ports(annotation::EXCLUDE_OUTBOUND_PORTS)?,
-        excluded_destinations: ranges(
-            annotation::EXCLUDE_OUTBOUND_CIDRS,
-            text(annotation::EXCLUDE_OUTBOUND_CIDRS).unwrap_or_default(),
-        )?,
+        excluded_inbound: exclusions.inbound,
+        excluded_outbound: exclusions.outbound,
+        excluded_destinations: exclusions.destinations,
         probe_ports: probe_ports(pod),
     })
 }
@@ -42,43 +25,6 @@ pub fn facts(pod: &Pod) -> Result<PodFacts, AnnotationError> {
 #[must_use]
 pub fn has_sidecar(pod: &Pod) -> bool {
     containers(pod).any(|container| container.name == SIDECAR_CONTAINER)
-}
-
-/// A comma-separated list of ports; empty is none.
-pub fn ports(annotation: &'static str, text: &str) -> Result<BTreeSet<u16>, AnnotationError> {
-    entries(text)
-        .map(|entry| {
-            entry
-                .parse()
-                .ok()
-                .filter(|&port: &u16| port != 0)
-                .ok_or_else(|| AnnotationError {
-                    annotation,
-                    value: entry.into(),
-                    expected: "a port (1 to 65535)",
-                })
-        })
-        .collect()
-}
-
-/// A comma-separated list of address ranges, or single addresses; empty is none.
-pub fn ranges(annotation: &'static str, text: &str) -> Result<BTreeSet<IpNet>, AnnotationError> {
-    entries(text)
-        .map(|entry| {
-            let range = entry
-                .parse::<IpNet>()
-                .or_else(|_| entry.parse::<std::net::IpAddr>().map(IpNet::from));
-            range.map(|range| range.trunc()).map_err(|_| AnnotationError {
-                annotation,
-                value: entry.into(),
-                expected: "an address range (10.0.0.0/8, fd00::/8)",
-            })
-        })
-        .collect()
-}
-
-fn entries(text: &str) -> impl Iterator<Item = &str> {
-    text.split(',').map(str::trim).filter(|entry| !entry.is_empty())
 }
 
 fn containers(pod: &Pod) -> impl Iterator<Item = &Container> {

@@ -72,27 +72,7 @@ fn ports_of_probes_hooks_and_names_are_found() {
     assert_eq!(ranges, ["10.0.0.0/8", "fd00::1/128"]);
 }
 
-#[test]
-fn what_is_not_a_port_is_refused_by_name() {
-    for text in ["0", "65536", "http", "80-90", "-1", "80;81"] {
-        let error = annotations::ports("trefoil.dev/exclude-inbound-ports", text).unwrap_err();
-        assert!(error.to_string().contains("exclude-inbound-ports"), "{error}");
-    }
-}
-
 proptest! {
-    #[test]
-    fn annotation_parsers_never_panic_and_read_back_what_they_print(text in ".{0,60}") {
-        if let Ok(ports) = annotations::ports("a", &text) {
-            let printed: Vec<String> = ports.iter().map(ToString::to_string).collect();
-            prop_assert_eq!(annotations::ports("a", &printed.join(",")).unwrap(), ports);
-        }
-        if let Ok(ranges) = annotations::ranges("a", &text) {
-            let printed: Vec<String> = ranges.iter().map(ToString::to_string).collect();
-            prop_assert_eq!(annotations::ranges("a", &printed.join(",")).unwrap(), ranges);
-        }
-    }
-
     #[test]
     fn every_rule_can_be_written_for_the_kernel(
         inbound in prop::collection::btree_set(1u16.., 0..6),

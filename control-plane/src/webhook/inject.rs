@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 use trefoil_api::names::{SIDECAR_CONTAINER, uid};
 
+use super::overrides::Overrides;
 use crate::plane_pod;
 
 #[cfg(test)]
@@ -20,6 +21,8 @@ pub struct Config<'a> {
     pub trust_domain: &'a str,
     /// The pod's namespace: the object of an admission request may not say.
     pub namespace: &'a str,
+    /// What the pod says of it.
+    pub overrides: &'a Overrides,
 }
 
 /// Whether a pod has a sidecar already.
@@ -66,17 +69,19 @@ fn add(path: &[&str], value: Value) -> PatchOperation {
 
 /// The sidecar.
 pub(super) fn container(config: &Config<'_>) -> Value {
+    let mut arguments = plane_pod::arguments(config.trust_domain);
+    arguments.extend(config.overrides.arguments());
     json!({
         "name": SIDECAR_CONTAINER,
         "image": config.image,
         "restartPolicy": "Always",
-        "args": plane_pod::arguments(config.trust_domain),
+        "args": arguments,
         "env": plane_pod::environment(),
         "ports": plane_pod::ports(),
         "startupProbe": plane_pod::probe(600, 1),
         "readinessProbe": plane_pod::probe(3, 5),
         "securityContext": plane_pod::security(uid::SIDECAR),
-        "resources": {"requests": {"cpu": "20m", "memory": "32Mi"}},
+        "resources": config.overrides.resources(),
         "volumeMounts": plane_pod::mounts(),
     })
 }

@@ -1,18 +1,25 @@
+use std::sync::LazyLock;
+
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 use super::{Config, has_sidecar, inject};
+use crate::webhook::overrides::Overrides;
 
-const CONFIG: Config<'static> = Config {
-    image: "registry/sidecar:1",
-    trust_domain: "cluster.local",
-    namespace: "shop",
-};
+static OVERRIDES: LazyLock<Overrides> = LazyLock::new(Overrides::default);
+fn config() -> Config<'static> {
+    Config {
+        image: "registry/sidecar:1",
+        trust_domain: "cluster.local",
+        namespace: "shop",
+        overrides: &OVERRIDES,
+    }
+}
 
 fn injected(pod: &Value) -> Pod {
     let typed: Pod = serde_json::from_value(pod.clone()).expect("pod");
     let mut patched = pod.clone();
-    json_patch::patch(&mut patched, &inject(&typed, &CONFIG)).expect("applies");
+    json_patch::patch(&mut patched, &inject(&typed, &config())).expect("applies");
     serde_json::from_value(patched).expect("still a pod")
 }
 
@@ -80,4 +87,29 @@ fn what_is_remembered_outlives_the_container() {
     let volumes = spec.volumes.expect("volumes");
     let volume = volumes.iter().find(|volume| volume.name == "trefoil-state");
     assert!(volume.expect("a volume").empty_dir.is_some());
+}
+
+#[test]
+fn what_a_pod_says_of_its_sidecar_is_the_sidecar_that_is_recognised() {
+    let annotations = [
+        ("trefoil.dev/sidecar-memory-limit", "1Gi"),
+        ("trefoil.dev/sidecar-concurrency", "3"),
+    ];
+    let annotations = annotations.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let overrides = Overrides::read(Some(&annotations.into())).expect("understood");
+    let own = Config {
+        overrides: &overrides,
+        ..config()
+    };
+    let mut pod = json!({"spec": {"containers": []}});
+    let typed: Pod = serde_json::from_value(pod.clone()).expect("pod");
+    json_patch::patch(&mut pod, &inject(&typed, &own)).expect("applies");
+    let sidecar = &pod["spec"]["initContainers"][0];
+    assert_eq!(sidecar["resources"]["limits"]["memory"], "1Gi");
+    let arguments = sidecar["args"].as_array().expect("arguments");
+    assert!(arguments.contains(&json!("--worker-threads=3")));
+    let pod: Pod = serde_json::from_value(pod).expect("still a pod");
+    super::super::reserved::check(&pod, &own).expect("ours");
+    // With another limit than the annotations give it, it is not.
+    assert!(super::super::reserved::check(&pod, &config()).is_err());
 }

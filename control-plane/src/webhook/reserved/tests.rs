@@ -1,25 +1,32 @@
+use std::sync::LazyLock;
+
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 use super::{Config, check};
 use crate::webhook::inject;
+use crate::webhook::overrides::Overrides;
 
-const CONFIG: Config<'static> = Config {
-    image: "registry/sidecar:1",
-    trust_domain: "cluster.local",
-    namespace: "shop",
-};
+static OVERRIDES: LazyLock<Overrides> = LazyLock::new(Overrides::default);
+fn config() -> Config<'static> {
+    Config {
+        image: "registry/sidecar:1",
+        trust_domain: "cluster.local",
+        namespace: "shop",
+        overrides: &OVERRIDES,
+    }
+}
 
 fn checked(spec: Value) -> Result<(), String> {
     let pod: Pod = serde_json::from_value(json!({"spec": spec})).expect("pod");
-    check(&pod, &CONFIG)
+    check(&pod, &config())
 }
 
 /// What a pod's spec is after injection and with what the API server fills in.
 fn injected() -> Value {
     let mut pod = json!({"spec": {"containers": [{"name": "app"}]}});
     let typed: Pod = serde_json::from_value(pod.clone()).expect("pod");
-    json_patch::patch(&mut pod, &inject::inject(&typed, &CONFIG)).expect("applies");
+    json_patch::patch(&mut pod, &inject::inject(&typed, &config())).expect("applies");
     let sidecar = &mut pod["spec"]["initContainers"][0];
     sidecar["imagePullPolicy"] = "IfNotPresent".into();
     sidecar["terminationMessagePath"] = "/dev/termination-log".into();
