@@ -1,8 +1,9 @@
-//! What a waypoint consists of on Kubernetes: a service account, a Service and a Deployment, all of its Gateway's
-//! name, and gone with it. Pure.
+//! What a waypoint consists of on Kubernetes: a service account, a Service, a Deployment and what keeps an eviction
+//! from taking all of its pods at once, all of its Gateway's name, and gone with it. Pure.
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Service, ServiceAccount};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{ApiResource, ObjectMeta};
 use serde_json::{Value, json};
@@ -51,7 +52,7 @@ pub enum Owner {
 
 /// The objects, in the order in which they are to be made.
 #[must_use]
-pub fn wanted(waypoint: &Deployable, settings: &Settings, trust_domain: &str) -> [Wanted; 3] {
+pub fn wanted(waypoint: &Deployable, settings: &Settings, trust_domain: &str) -> [Wanted; 4] {
     let name = &waypoint.key.name;
     let labels = json!({ label::GATEWAY_NAME: name, label::MANAGED_BY: MANAGER });
     let selector = json!({ label::GATEWAY_NAME: name });
@@ -96,6 +97,11 @@ pub fn wanted(waypoint: &Deployable, settings: &Settings, trust_domain: &str) ->
             ApiResource::erase::<Deployment>(&()),
             json!({ "spec": deployment }),
         ),
+        // A node can be drained also where there is one pod.
+        object(
+            ApiResource::erase::<PodDisruptionBudget>(&()),
+            json!({ "spec": { "maxUnavailable": 1, "selector": { "matchLabels": selector } } }),
+        ),
     ]
 }
 
@@ -133,6 +139,12 @@ fn pod(waypoint: &Deployable, settings: &Settings, trust_domain: &str) -> Value 
                 "labelSelector": { "matchLabels": { label::GATEWAY_NAME: name } },
             },
         }] } },
+        "topologySpreadConstraints": [{
+            "maxSkew": 1,
+            "topologyKey": "topology.kubernetes.io/zone",
+            "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": { "matchLabels": { label::GATEWAY_NAME: name } },
+        }],
         "containers": [container],
         "volumes": plane_pod::volumes(),
     })

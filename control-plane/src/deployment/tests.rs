@@ -22,7 +22,7 @@ fn settings(pull_policy: Option<&str>) -> Settings {
 }
 
 #[test]
-fn a_waypoint_consists_of_an_account_a_service_and_a_deployment() {
+fn what_a_waypoint_consists_of() {
     let objects = wanted(&waypoint(None), &settings(None), "cluster.local").map(|one| one.object);
     insta::assert_yaml_snapshot!(objects);
 }
@@ -39,7 +39,7 @@ fn replicas_are_said_only_where_the_gateway_says_them() {
 #[test]
 fn the_image_is_pulled_as_the_operator_says() {
     let policy = |said| {
-        let [.., deployment] = wanted(&waypoint(None), &settings(said), "cluster.local");
+        let [_, _, deployment, _] = wanted(&waypoint(None), &settings(said), "cluster.local");
         deployment.object["spec"]["template"]["spec"]["containers"][0]["imagePullPolicy"].clone()
     };
     assert_eq!(policy(None), json!(null));

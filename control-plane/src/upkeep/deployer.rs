@@ -55,7 +55,7 @@ enum Hindrance {
 struct Deployer {
     upkeep: Upkeep,
     settings: Settings,
-    tried: BTreeMap<ObjectKey, [Wanted; 3]>,
+    tried: BTreeMap<ObjectKey, [Wanted; 4]>,
     hindered: BTreeMap<ObjectKey, String>,
 }
 
@@ -138,7 +138,7 @@ impl Deployer {
     }
 
     /// All of a waypoint's objects, or none: nothing is made beside something that is another's.
-    async fn write(&self, waypoint: &Deployable, wanted: &[Wanted; 3]) -> Result<(), Hindrance> {
+    async fn write(&self, waypoint: &Deployable, wanted: &[Wanted; 4]) -> Result<(), Hindrance> {
         if !waypoint.classed {
             return Err(Hindrance::NoClass);
         }

@@ -193,7 +193,7 @@ async fn made(cluster: &Cluster) -> anyhow::Result<String> {
 
 /// What is there of waypoints in the namespace.
 async fn objects(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
-    let kinds = "deployments,replicasets,services,serviceaccounts,pods";
+    let kinds = "deployments,replicasets,services,serviceaccounts,pods,poddisruptionbudgets";
     let label = "gateway.networking.k8s.io/gateway-name";
     let said = cluster
         .kubectl(&["get", kinds, "-n", "shop", "-l", label, "-o", "name"])
