@@ -174,7 +174,7 @@ impl Webhook {
         let wanted = wants_sidecar(&facts, mesh.config.pod_overrides).map_err(|error| invalid(&error))?;
         let annotations = pod.metadata.annotations.as_ref();
         let overrides = Overrides::read(annotations).map_err(|error| invalid(&error))?;
-        // Read by the agent: a pod of any mode says it here while somebody listens.
+        // The agent reads them, too late to tell the pod's owner.
         Exclusions::read(annotations).map_err(|error| invalid(&error))?;
         let config = inject::Config {
             image: &self.sidecar_image,

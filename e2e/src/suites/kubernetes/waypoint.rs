@@ -175,9 +175,14 @@ async fn made(cluster: &Cluster) -> anyhow::Result<String> {
     );
     let objects = objects(cluster).await?;
     ensure!(
-        ["deployment.apps/", "service/", "serviceaccount/"]
-            .iter()
-            .all(|kind| objects.contains(&format!("{kind}waypoint"))),
+        [
+            "deployment.apps/",
+            "service/",
+            "serviceaccount/",
+            "poddisruptionbudget.policy/"
+        ]
+        .iter()
+        .all(|kind| objects.contains(&format!("{kind}waypoint"))),
         "{objects:?}"
     );
     let status = told(cluster, &["status"]).await?;
