@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::connect;
-use crate::local::command::{down, up_detached};
-use crate::local::mesh::Mesh;
-use crate::local::protocol::PodRequest;
-use crate::local::{UpFlags, run};
+use trefoil_local::down::down;
+use trefoil_local::mesh::Mesh;
+use trefoil_local::protocol::PodRequest;
+use trefoil_local::{api, run, up};
+
 use crate::output::{Format, Tone, toned};
 use crate::planes::Planes;
 use crate::status;
@@ -78,9 +78,9 @@ async fn show(mesh: &Mesh) -> anyhow::Result<()> {
     let began = Instant::now();
     // One that an earlier demonstration left.
     down(mesh).await?;
-    up_detached(mesh, &flags()).await?;
+    up::start(mesh, &options()).await?;
     println!("up in {:.1} s", began.elapsed().as_secs_f32());
-    let client = connect::client(Some(&mesh.kubeconfig())).await?;
+    let client = api::client(&mesh.kubeconfig()).await?;
     let planes = Planes::new(client, Some(mesh.clone()));
     let mut demo = Demo {
         mesh: mesh.clone(),
@@ -100,14 +100,11 @@ async fn show(mesh: &Mesh) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn flags() -> UpFlags {
-    UpFlags {
+fn options() -> up::Options {
+    up::Options {
         nodes: 2,
         certificate_lifetime: None,
         isolation: None,
-        detach: true,
-        foreground: false,
-        detached: false,
     }
 }
 
@@ -121,7 +118,7 @@ impl Demo {
         let mesh = &self.mesh;
         for namespace in ["sidecar", "ambient", "none"] {
             let client = self.planes.client();
-            crate::local::objects::create_namespace(client, namespace, Some(namespace)).await?;
+            trefoil_local::objects::create_namespace(client, namespace, Some(namespace)).await?;
         }
         let began = Instant::now();
         futures::future::try_join_all(self.members.iter_mut().map(|member| member.start(mesh))).await?;

@@ -1,6 +1,5 @@
 //! `trefoilctl`: looks at a mesh, changes it, and makes one on this machine.
 
-mod ask;
 mod check;
 mod config;
 mod connect;
@@ -21,7 +20,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use flags::{Flags, Subcommand};
 use local::LocalCommand;
-use local::mesh::Mesh;
+use trefoil_local::enter::Enter;
+use trefoil_local::mesh::Mesh;
 
 fn main() -> ExitCode {
     let flags = Flags::parse();
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
 /// Becomes another program: before any thread exists.
 fn enter_namespace(flags: &local::EnterFlags) -> anyhow::Result<i32> {
     descriptors::close_inherited();
-    let enter: local::enter::Enter = serde_json::from_str(&flags.spec)?;
+    let enter: Enter = serde_json::from_str(&flags.spec)?;
     Err(enter.exec(&flags.command))
 }
 
@@ -68,7 +68,7 @@ fn report(result: anyhow::Result<i32>) -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
         Err(error) => {
-            eprintln!("trefoilctl: {}", output::causes(&error));
+            eprintln!("trefoilctl: {}", trefoil_local::causes::causes(&error));
             ExitCode::from(1)
         }
     }
@@ -139,11 +139,12 @@ fn demo_mesh(mesh: &Mesh) -> anyhow::Result<Mesh> {
 }
 
 async fn local(mesh: Mesh, format: output::Format, command: LocalCommand) -> anyhow::Result<i32> {
-    use local::{command as commands, run};
+    use local::command as commands;
+    use trefoil_local::{down, run};
     match command {
         LocalCommand::Up(flags) => commands::up(mesh, flags, format).await?,
         LocalCommand::Down => {
-            let done = if commands::down(&mesh).await? {
+            let done = if down::down(&mesh).await? {
                 "removed"
             } else {
                 "was not there"

@@ -14,8 +14,8 @@ use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use trefoil_api::names::{MANAGER, MESH_NAMESPACE, SIDECAR_CONTAINER, label};
 
-use crate::ask;
-use crate::local::mesh::{Mesh, Node};
+use trefoil_local::ask;
+use trefoil_local::mesh::{Mesh, Node};
 
 /// How long a process may take to answer: one that is stopped never does.
 /// A node proxy waits five seconds for its workers.

@@ -6,9 +6,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use serde_json::Value;
+use trefoil_local::causes::causes;
 
 use crate::config::{list, text};
-use crate::output::{Format, Table, Tone, causes, toned};
+use crate::output::{Format, Table, Tone, toned};
 use crate::planes::{Plane, Planes, Role};
 
 /// The state of a mesh.

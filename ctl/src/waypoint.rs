@@ -278,11 +278,6 @@ fn shown(gateway: &DynamicObject, scaled: &BTreeMap<(String, String), u32>) -> S
     }
 }
 
-/// How many pods a waypoint is to have: one, unless its annotation says otherwise.
-pub(crate) fn replicas(gateway: &DynamicObject) -> u32 {
-    said_replicas(gateway).unwrap_or(1)
-}
-
 /// As its annotation says. In a cluster others may say it of its Deployment where it does not.
 fn said_replicas(gateway: &DynamicObject) -> Option<u32> {
     gateway.annotations().get(annotation::REPLICAS)?.parse().ok()

@@ -11,8 +11,9 @@ mod target;
 
 use serde::Serialize;
 use trefoil_api::question::{Arriving, Leaving, Probed};
+use trefoil_local::causes::causes;
 
-use crate::output::{Format, Table, Tone, causes, toned};
+use crate::output::{Format, Table, Tone, toned};
 use crate::planes::{Plane, Planes};
 use ends::End;
 use findings::{Finding, Held};

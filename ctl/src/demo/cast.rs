@@ -8,9 +8,9 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 
-use crate::local::mesh::Mesh;
-use crate::local::protocol::{Conversation, PodRequest, Request, Response, ServiceRequest};
-use crate::local::run;
+use trefoil_local::mesh::Mesh;
+use trefoil_local::protocol::{Conversation, PodRequest, Request, Response, ServiceRequest};
+use trefoil_local::run;
 
 /// The port of the HTTP servers.
 pub(crate) const HTTP: u16 = 8080;

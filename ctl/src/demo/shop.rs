@@ -11,10 +11,10 @@ use trefoil_demo_programs::load::Visits;
 
 use super::cast::{self, CATALOG, GRPC};
 use super::{Demo, heading};
-use crate::local::objects::create_namespace;
 use crate::object::apply::apply_one;
 use crate::output::{Format, Table, Tone, toned};
 use crate::waypoint::{self, Serves, WaypointCommand, Which};
+use trefoil_local::objects::create_namespace;
 
 /// The namespace of the API.
 const SHOP: &str = "shop";

@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::protocol::{PodRequest, ServiceRequest};
+use trefoil_local::protocol::{PodRequest, ServiceRequest};
 
 #[cfg(test)]
 mod tests;

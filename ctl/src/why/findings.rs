@@ -12,9 +12,9 @@ use super::Layer;
 use super::ends::End;
 use super::target::Target;
 use crate::config::{list, text};
-use crate::local::mesh::{Mesh, NETNS_ROOT};
-use crate::output::causes;
 use crate::planes::{Plane, Planes, Role};
+use trefoil_local::causes::causes;
+use trefoil_local::mesh::{Mesh, NETNS_ROOT};
 
 /// What is held in one layer.
 #[derive(Clone, Debug, Serialize)]

@@ -8,8 +8,8 @@ use super::ends::End;
 use super::findings::{Finding, finding};
 use super::judge::layer_of;
 use super::target::Target;
-use crate::output::causes;
 use crate::planes::{Plane, Planes};
+use trefoil_local::causes::causes;
 
 /// What the client's plane says.
 pub(super) async fn route(

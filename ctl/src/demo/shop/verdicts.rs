@@ -8,9 +8,9 @@ use super::{PATIENCE, SHOP, WAYPOINT};
 use crate::demo::access::{Line, Log};
 use crate::demo::cast::{self, Member};
 use crate::demo::{Demo, heading};
-use crate::local::protocol::{Conversation, Request, Response};
 use crate::object::apply::apply_one;
 use crate::output::{Table, Tone, toned};
+use trefoil_local::protocol::{Conversation, Request, Response};
 
 /// The policy.
 const POLICY: &str = "prices-are-the-offices";

@@ -4,10 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kube::ResourceExt;
 use kube::api::DynamicObject;
-use trefoil_api::names::WAYPOINT_CLASS;
+use trefoil_api::names::{WAYPOINT_CLASS, annotation};
 
-use crate::local::mesh::Node;
-use crate::waypoint;
+use crate::mesh::Node;
 
 /// Namespace and name of a Gateway.
 pub(super) type Name = (String, String);
@@ -34,9 +33,15 @@ pub(super) fn wanted<'a>(gateways: impl Iterator<Item = &'a DynamicObject>) -> W
         .filter(|gateway| gateway.metadata.deletion_timestamp.is_none())
         .filter_map(|gateway| {
             let name = (gateway.namespace()?, gateway.name_any());
-            Some((name, waypoint::replicas(gateway)))
+            Some((name, replicas(gateway)))
         })
         .collect()
+}
+
+/// As its annotation says, else one.
+fn replicas(gateway: &DynamicObject) -> u32 {
+    let said = gateway.annotations().get(annotation::REPLICAS);
+    said.and_then(|said| said.parse().ok()).unwrap_or(1)
 }
 
 impl Plan {

@@ -39,15 +39,15 @@ pub(crate) struct Program {
 
 /// What a process has come to, for `local status`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct ProcessStatus {
+pub struct ProcessStatus {
     /// Its name.
-    pub(crate) name: String,
+    pub name: String,
     /// Its id while it runs.
-    pub(crate) pid: Option<u32>,
+    pub pid: Option<u32>,
     /// How often it was started again.
-    pub(crate) restarts: u32,
+    pub restarts: u32,
     /// How it ended last.
-    pub(crate) last_exit: Option<String>,
+    pub last_exit: Option<String>,
 }
 
 /// A process that is started again whenever it ends, until it is stopped.

@@ -20,18 +20,18 @@ use super::services::ServiceView;
 mod bring_up;
 mod serve;
 
-pub(crate) use bring_up::run;
+pub use bring_up::run;
 pub(crate) use serve::finish;
 
 /// What the user chose.
 #[derive(Clone, Debug)]
-pub(crate) struct Options {
+pub struct Options {
     /// How many nodes.
-    pub(crate) nodes: u8,
+    pub nodes: u8,
     /// Lifetime of workloads' certificates, such as `30s`.
-    pub(crate) certificate_lifetime: Option<String>,
+    pub certificate_lifetime: Option<String>,
     /// Isolation of workloads on a node.
-    pub(crate) isolation: Option<String>,
+    pub isolation: Option<String>,
 }
 
 /// The daemon's state.

@@ -14,11 +14,11 @@ use tokio::process::Child;
 use tokio_util::sync::CancellationToken;
 
 use super::{Daemon, PodEntry};
-use crate::local::executable;
-use crate::local::listening;
-use crate::local::pod::{self, MadePod};
-use crate::local::process::{self, Program};
-use crate::local::protocol::{Conversation, PodRequest, Request, Response};
+use crate::executable;
+use crate::listening;
+use crate::pod::{self, MadePod};
+use crate::process::{self, Program};
+use crate::protocol::{Conversation, PodRequest, Request, Response};
 
 /// How long a program may take to listen on the ports that it names.
 const LISTENS: Duration = Duration::from_secs(30);
@@ -44,7 +44,7 @@ async fn converse(daemon: Arc<Daemon>, stream: UnixStream) {
     while let Ok(Some(request)) = conversation.receive::<Request>().await {
         let answered = answer(&daemon, &mut conversation, request).await;
         let response = answered.unwrap_or_else(|error| Response::Failed {
-            reason: crate::output::causes(&error),
+            reason: crate::causes::causes(&error),
         });
         if conversation.send(&response).await.is_err() {
             return;

@@ -47,11 +47,7 @@ where
 }
 
 /// A namespace, in a mode if one is given.
-pub(crate) async fn create_namespace(
-    client: &Client,
-    name: &str,
-    mode: Option<&str>,
-) -> anyhow::Result<bool> {
+pub async fn create_namespace(client: &Client, name: &str, mode: Option<&str>) -> anyhow::Result<bool> {
     let labels = mode.map(|mode| BTreeMap::from([(label::DATAPLANE_MODE.to_owned(), mode.to_owned())]));
     let metadata = ObjectMeta {
         name: Some(name.into()),

@@ -9,11 +9,11 @@ use tokio_util::sync::CancellationToken;
 use trefoil_api::names::{MANAGER, label, port};
 
 use super::plan::Name;
-use crate::local::daemon::{Daemon, PodEntry, finish};
-use crate::local::mesh::Node;
-use crate::local::pod;
-use crate::local::protocol::PodRequest;
-use crate::local::sidecar::{self, Proxy};
+use crate::daemon::{Daemon, PodEntry, finish};
+use crate::mesh::Node;
+use crate::pod;
+use crate::protocol::PodRequest;
+use crate::sidecar::{self, Proxy};
 
 /// How often readiness is looked at.
 const LOOK: Duration = Duration::from_millis(200);

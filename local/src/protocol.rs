@@ -11,12 +11,12 @@ use tokio::net::UnixStream;
 
 use super::enter::Enter;
 use super::mesh::Mesh;
-use super::process::ProcessStatus;
+pub use super::process::ProcessStatus;
 
 /// A question to the daemon.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "kebab-case")]
-pub(crate) enum Request {
+pub enum Request {
     /// What runs?
     Status,
     /// End everything.
@@ -52,7 +52,7 @@ pub(crate) enum Request {
 /// The answer.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "kebab-case")]
-pub(crate) enum Response {
+pub enum Response {
     /// Done.
     Done,
     /// Not done.
@@ -71,92 +71,92 @@ pub(crate) enum Response {
 
 /// A pod that is to be made.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct PodRequest {
+pub struct PodRequest {
     /// Its namespace.
-    pub(crate) namespace: String,
+    pub namespace: String,
     /// The mode of the namespace, which is then created if it does not exist.
-    pub(crate) create_namespace: Option<String>,
+    pub create_namespace: Option<String>,
     /// Its name.
-    pub(crate) name: String,
+    pub name: String,
     /// The node, or whichever has the fewest pods.
-    pub(crate) node: Option<String>,
+    pub node: Option<String>,
     /// Its service account.
-    pub(crate) service_account: String,
+    pub service_account: String,
     /// Its labels.
-    pub(crate) labels: BTreeMap<String, String>,
+    pub labels: BTreeMap<String, String>,
     /// Its annotations.
-    pub(crate) annotations: BTreeMap<String, String>,
+    pub annotations: BTreeMap<String, String>,
     /// The ports that it will listen on; it is ready once it does.
-    pub(crate) ports: Vec<u16>,
+    pub ports: Vec<u16>,
     /// Services that are made for it.
-    pub(crate) services: Vec<ServiceRequest>,
+    pub services: Vec<ServiceRequest>,
     /// Host name and the headless service that it is part of, as of a StatefulSet.
-    pub(crate) subdomain: Option<String>,
+    pub subdomain: Option<String>,
     /// The program.
-    pub(crate) command: Vec<String>,
+    pub command: Vec<String>,
     /// The user that it runs as.
-    pub(crate) user: Option<(u32, u32)>,
+    pub user: Option<(u32, u32)>,
     /// The daemon runs it, rather than who asks.
-    pub(crate) detach: bool,
+    pub detach: bool,
 }
 
 /// A Service that is made for a pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct ServiceRequest {
+pub struct ServiceRequest {
     /// Its name; its endpoints are the pods with label `app` of this value.
-    pub(crate) name: String,
+    pub name: String,
     /// Its port.
-    pub(crate) port: u16,
+    pub port: u16,
     /// The pods' port.
-    pub(crate) target: u16,
+    pub target: u16,
 }
 
 /// What runs.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct LocalStatus {
+pub struct LocalStatus {
     /// Names of the nodes.
-    pub(crate) nodes: Vec<String>,
+    pub nodes: Vec<String>,
     /// The mesh's own processes.
-    pub(crate) processes: Vec<ProcessStatus>,
+    pub processes: Vec<ProcessStatus>,
     /// The pods.
-    pub(crate) pods: Vec<PodStatus>,
+    pub pods: Vec<PodStatus>,
 }
 
 /// A pod that runs.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct PodStatus {
+pub struct PodStatus {
     /// Its namespace.
-    pub(crate) namespace: String,
+    pub namespace: String,
     /// Its name.
-    pub(crate) name: String,
+    pub name: String,
     /// Its node.
-    pub(crate) node: String,
+    pub node: String,
     /// Its addresses.
-    pub(crate) addresses: Vec<String>,
+    pub addresses: Vec<String>,
     /// It was created with a sidecar.
-    pub(crate) sidecar: Option<ProcessStatus>,
+    pub sidecar: Option<ProcessStatus>,
     /// The program's process id.
-    pub(crate) pid: Option<u32>,
+    pub pid: Option<u32>,
     /// What was run.
-    pub(crate) command: Vec<String>,
+    pub command: Vec<String>,
 }
 
 /// One side of a conversation.
 #[derive(Debug)]
-pub(crate) struct Conversation {
+pub struct Conversation {
     stream: BufReader<UnixStream>,
 }
 
 impl Conversation {
     /// A conversation over an accepted connection.
-    pub(crate) fn over(stream: UnixStream) -> Self {
+    pub fn over(stream: UnixStream) -> Self {
         Self {
             stream: BufReader::new(stream),
         }
     }
 
     /// A conversation with the daemon of a mesh.
-    pub(crate) async fn with_daemon(mesh: &Mesh) -> anyhow::Result<Self> {
+    pub async fn with_daemon(mesh: &Mesh) -> anyhow::Result<Self> {
         let stream = UnixStream::connect(mesh.socket()).await.with_context(|| {
             format!(
                 "no mesh {:?} runs on this machine: start one with `trefoilctl local up`",
@@ -167,14 +167,14 @@ impl Conversation {
     }
 
     /// Sends a message.
-    pub(crate) async fn send(&mut self, message: &impl Serialize) -> anyhow::Result<()> {
+    pub async fn send(&mut self, message: &impl Serialize) -> anyhow::Result<()> {
         let mut line = serde_json::to_vec(message)?;
         line.push(b'\n');
         Ok(self.stream.get_mut().write_all(&line).await?)
     }
 
     /// The next message; none where the other side has gone.
-    pub(crate) async fn receive<T: DeserializeOwned>(&mut self) -> anyhow::Result<Option<T>> {
+    pub async fn receive<T: DeserializeOwned>(&mut self) -> anyhow::Result<Option<T>> {
         let mut line = String::new();
         if self.stream.read_line(&mut line).await? == 0 {
             return Ok(None);
@@ -183,7 +183,7 @@ impl Conversation {
     }
 
     /// Asks, and awaits the answer. A refusal is an error.
-    pub(crate) async fn ask(&mut self, request: &Request) -> anyhow::Result<Response> {
+    pub async fn ask(&mut self, request: &Request) -> anyhow::Result<Response> {
         self.send(request).await?;
         match self
             .receive()

@@ -7,7 +7,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// The status and body that a GET of `path` is answered with.
-pub(crate) async fn get<S>(stream: S, path: &str) -> anyhow::Result<(u16, String)>
+pub async fn get<S>(stream: S, path: &str) -> anyhow::Result<(u16, String)>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -15,7 +15,7 @@ where
 }
 
 /// The status and body that a request for `path` is answered with.
-pub(crate) async fn ask<S>(stream: S, method: &str, path: &str) -> anyhow::Result<(u16, String)>
+pub async fn ask<S>(stream: S, method: &str, path: &str) -> anyhow::Result<(u16, String)>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use super::plan::{Have, Name, Plan, Wanted, spread, wanted};
-use crate::local::mesh::Node;
+use crate::mesh::Node;
 
 fn name(text: &str) -> Name {
     ("shop".into(), text.into())

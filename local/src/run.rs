@@ -12,7 +12,7 @@ use super::mesh::Mesh;
 use super::protocol::{Conversation, PodRequest, Request, Response};
 
 /// `local run`: the exit code of the program.
-pub(crate) async fn run(mesh: &Mesh, request: PodRequest) -> anyhow::Result<i32> {
+pub async fn run(mesh: &Mesh, request: PodRequest) -> anyhow::Result<i32> {
     let mut conversation = Conversation::with_daemon(mesh).await?;
     let command = request.command.clone();
     let Response::Enter { enter } = conversation.ask(&Request::Run(Box::new(request))).await? else {
@@ -38,12 +38,7 @@ pub(crate) async fn run(mesh: &Mesh, request: PodRequest) -> anyhow::Result<i32>
 }
 
 /// `local exec`: the exit code of the command.
-pub(crate) async fn exec(
-    mesh: &Mesh,
-    namespace: String,
-    pod: String,
-    command: &[String],
-) -> anyhow::Result<i32> {
+pub async fn exec(mesh: &Mesh, namespace: String, pod: String, command: &[String]) -> anyhow::Result<i32> {
     let question = Request::Enter { namespace, pod };
     let answer = Conversation::with_daemon(mesh).await?.ask(&question).await?;
     let Response::Enter { enter } = answer else {
@@ -53,7 +48,7 @@ pub(crate) async fn exec(
 }
 
 /// What a command inside a pod writes, and its exit code.
-pub(crate) async fn output(
+pub async fn output(
     mesh: &Mesh,
     namespace: &str,
     pod: &str,

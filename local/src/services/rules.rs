@@ -11,7 +11,7 @@ use nlink::netlink::nftables::{
 };
 
 use super::{PortView, ServiceView};
-use crate::local::mesh::{Mesh, Node};
+use crate::mesh::{Mesh, Node};
 
 /// The table.
 const TABLE: &str = "trefoil_local_services";

@@ -1,5 +1,5 @@
 use super::render;
-use crate::local::services::{Endpoint, ServiceView};
+use crate::services::{Endpoint, ServiceView};
 
 fn service(headless: bool) -> ServiceView {
     ServiceView {

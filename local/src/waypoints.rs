@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Service, ServiceAccount};
-use kube::api::{Api, DynamicObject, Patch, PatchParams};
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
 use kube::runtime::reflector::Store;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::{WatchStreamExt, watcher};
@@ -23,7 +23,6 @@ use trefoil_api::names::{label, port};
 
 use super::daemon::Daemon;
 use super::objects;
-use crate::kinds::Kind;
 use plan::{Name, Plan, Wanted};
 use replica::Replica;
 
@@ -32,9 +31,10 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// Keeps the waypoints' pods until the daemon ends.
 pub(crate) async fn keep(daemon: Arc<Daemon>) -> anyhow::Result<()> {
-    let kind = Kind::named("gateways")?;
-    let api = kind.api(&daemon.client, None);
-    let writer = Writer::new(kind.resource());
+    let kind = GroupVersionKind::gvk("gateway.networking.k8s.io", "v1", "Gateway");
+    let kind = ApiResource::from_gvk_with_plural(&kind, "gateways");
+    let api = Api::all_with(daemon.client.clone(), &kind);
+    let writer = Writer::new(kind);
     let store = writer.as_reader();
     let events = watcher(api, watcher::Config::default()).default_backoff();
     let mut events = pin!(events.reflect(writer));

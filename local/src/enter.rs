@@ -23,29 +23,29 @@ mod mounts;
 
 /// What a program runs in.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Enter {
+pub struct Enter {
     /// The name of its network namespace.
-    pub(crate) netns: String,
+    pub netns: String,
     /// Files that it sees in the place of the machine's: (source, target).
     #[serde(default)]
-    pub(crate) binds: Vec<(PathBuf, PathBuf)>,
+    pub binds: Vec<(PathBuf, PathBuf)>,
     /// Its environment, beyond what it inherits.
     #[serde(default)]
-    pub(crate) environment: Vec<(String, String)>,
+    pub environment: Vec<(String, String)>,
     /// What it may do.
     #[serde(default)]
-    pub(crate) privilege: Privilege,
+    pub privilege: Privilege,
     /// User and group that it becomes.
     #[serde(default)]
-    pub(crate) user: Option<(u32, u32)>,
+    pub user: Option<(u32, u32)>,
     /// It ends when its parent does.
     #[serde(default)]
-    pub(crate) dies_with_parent: bool,
+    pub dies_with_parent: bool,
 }
 
 /// What a process may do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Privilege {
+pub enum Privilege {
     /// Everything: the mesh's own processes on a node.
     All,
     /// What a container may unless it asks for more.
@@ -79,7 +79,7 @@ impl Enter {
     }
 
     /// Becomes the command; returns only where that failed.
-    pub(crate) fn exec(&self, command: &[String]) -> anyhow::Error {
+    pub fn exec(&self, command: &[String]) -> anyhow::Error {
         self.prepare().map_or_else(
             |error| error,
             |()| {

@@ -20,8 +20,8 @@ use serde_json::json;
 use tokio::sync::{Notify, watch as channel};
 
 use super::{ServiceView, rules, slices, views};
-use crate::local::mesh::{Mesh, Node};
-use crate::local::{hosts, objects};
+use crate::mesh::{Mesh, Node};
+use crate::{hosts, objects};
 
 /// How long changes are gathered.
 const GATHER: Duration = Duration::from_millis(10);

@@ -15,14 +15,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use trefoil_api::names::{MESH_CONFIG, MESH_NAMESPACE};
 
 use super::{Daemon, Options, locked, serve};
-use crate::connect;
-use crate::local::mesh::{Mesh, Node};
-use crate::local::services::controller::Controller;
-use crate::local::sidecar::Proxy;
-use crate::local::{control_plane, down, forward, network, node, objects, pod, waypoints};
+use crate::api;
+use crate::mesh::{Mesh, Node};
+use crate::services::controller::Controller;
+use crate::sidecar::Proxy;
+use crate::{control_plane, down, forward, network, node, objects, pod, waypoints};
 
 /// Brings a mesh up, serves until asked to end, and takes it down.
-pub(crate) async fn run(mesh: Mesh, options: Options) -> anyhow::Result<()> {
+pub async fn run(mesh: Mesh, options: Options) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let asked = async move {
@@ -53,7 +53,7 @@ async fn live(mesh: Mesh, options: Options) -> anyhow::Result<()> {
     control_plane::write_user_kubeconfig(&mesh, forwarder)?;
     control_plane::wait_until_ready(&mesh).await?;
 
-    let client = connect::client(Some(&mesh.kubeconfig())).await?;
+    let client = api::client(&mesh.kubeconfig()).await?;
     let daemon = Arc::new(Daemon::new(mesh.clone(), options, client.clone()));
     locked(&daemon.processes).push(control_plane);
     make_objects(&daemon).await?;

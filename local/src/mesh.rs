@@ -8,32 +8,32 @@ use std::path::PathBuf;
 mod tests;
 
 /// Where meshes of this machine live.
-pub(crate) const STATE_ROOT: &str = "/run/trefoil/local";
+pub const STATE_ROOT: &str = "/run/trefoil/local";
 /// Where network namespaces are named.
-pub(crate) const NETNS_ROOT: &str = "/run/netns";
+pub const NETNS_ROOT: &str = "/run/netns";
 /// The address of the control plane, in the namespace of the network between nodes.
-pub(crate) const LAN_V4: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 1);
+pub const LAN_V4: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 1);
 /// See [`LAN_V4`].
-pub(crate) const LAN_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x172, 0x30, 0, 0, 0, 0, 1);
+pub const LAN_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x172, 0x30, 0, 0, 0, 0, 1);
 /// The port of the embedded API.
-pub(crate) const API_PORT: u16 = 6443;
+pub const API_PORT: u16 = 6443;
 /// The gateway of every pod over IPv6: the node's end of its link.
-pub(crate) const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 
 /// A mesh on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Mesh {
+pub struct Mesh {
     /// Its name, the prefix of its network namespaces.
-    pub(crate) name: String,
+    pub name: String,
 }
 
 /// A node of it, counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Node(pub(crate) u8);
+pub struct Node(pub u8);
 
 impl Mesh {
     /// The mesh of a name. Errors where the name cannot be part of a namespace's name.
-    pub(crate) fn new(name: &str) -> anyhow::Result<Self> {
+    pub fn new(name: &str) -> anyhow::Result<Self> {
         let valid = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
         anyhow::ensure!(
             !name.is_empty() && name.len() <= 20 && name.bytes().all(valid),
@@ -43,78 +43,83 @@ impl Mesh {
     }
 
     /// Its state.
-    pub(crate) fn directory(&self) -> PathBuf {
+    pub fn directory(&self) -> PathBuf {
         PathBuf::from(STATE_ROOT).join(&self.name)
     }
 
     /// The daemon's control socket.
-    pub(crate) fn socket(&self) -> PathBuf {
+    pub fn socket(&self) -> PathBuf {
         self.directory().join("daemon.sock")
     }
 
     /// Whom its network namespaces are marked to belong to.
-    pub(crate) fn owner(&self) -> String {
+    pub fn owner(&self) -> String {
         format!("trefoil-local-{}", self.name)
     }
 
     /// Where the daemon's process id is written.
-    pub(crate) fn pid_file(&self) -> PathBuf {
+    pub fn pid_file(&self) -> PathBuf {
         self.directory().join("daemon.pid")
     }
 
+    /// The daemon's output: beside the mesh's state, which the daemon makes anew.
+    pub fn daemon_log(&self) -> PathBuf {
+        std::env::temp_dir().join(format!("trefoil-local-{}.log", self.name))
+    }
+
     /// The kubeconfig of this machine's users.
-    pub(crate) fn kubeconfig(&self) -> PathBuf {
+    pub fn kubeconfig(&self) -> PathBuf {
         self.directory().join("kubeconfig")
     }
 
     /// The root of the mesh's certificates.
-    pub(crate) fn root_certificate(&self) -> PathBuf {
+    pub fn root_certificate(&self) -> PathBuf {
         self.directory().join("root").join("root-cert.pem")
     }
 
     /// Where pods' own proxies see their program: as a user of their own, they may not look into every folder that
     /// it may be built in, such as a home.
-    pub(crate) fn program(&self, binary: &str) -> PathBuf {
+    pub fn program(&self, binary: &str) -> PathBuf {
         self.directory().join("bin").join(binary)
     }
 
     /// The control plane's admin socket.
-    pub(crate) fn control_plane_admin(&self) -> PathBuf {
+    pub fn control_plane_admin(&self) -> PathBuf {
         self.directory().join("control-plane").join("admin.sock")
     }
 
     /// Output of a process.
-    pub(crate) fn log(&self, process: &str) -> PathBuf {
+    pub fn log(&self, process: &str) -> PathBuf {
         self.directory().join("logs").join(format!("{process}.log"))
     }
 
     /// The namespace of the network between nodes.
-    pub(crate) fn lan_netns(&self) -> String {
+    pub fn lan_netns(&self) -> String {
         format!("{}-lan", self.name)
     }
 
     /// The namespace of a node.
-    pub(crate) fn node_netns(&self, node: Node) -> String {
+    pub fn node_netns(&self, node: Node) -> String {
         format!("{}-{}", self.name, node.name())
     }
 
     /// The namespace of a pod.
-    pub(crate) fn pod_netns(&self, namespace: &str, pod: &str) -> String {
+    pub fn pod_netns(&self, namespace: &str, pod: &str) -> String {
         format!("{}-{namespace}-{pod}", self.name)
     }
 
     /// The run directory of a node's agent and proxy.
-    pub(crate) fn node_directory(&self, node: Node) -> PathBuf {
+    pub fn node_directory(&self, node: Node) -> PathBuf {
         self.directory().join(node.name())
     }
 
     /// The files of a pod.
-    pub(crate) fn pod_directory(&self, namespace: &str, pod: &str) -> PathBuf {
+    pub fn pod_directory(&self, namespace: &str, pod: &str) -> PathBuf {
         self.directory().join("pods").join(namespace).join(pod)
     }
 
     /// The admin socket of a pod's sidecar.
-    pub(crate) fn sidecar_admin(&self, namespace: &str, pod: &str) -> PathBuf {
+    pub fn sidecar_admin(&self, namespace: &str, pod: &str) -> PathBuf {
         self.pod_directory(namespace, pod)
             .join("sidecar")
             .join("admin.sock")
@@ -123,33 +128,33 @@ impl Mesh {
 
 impl Node {
     /// The name of its Node object.
-    pub(crate) fn name(self) -> String {
+    pub fn name(self) -> String {
         format!("n{}", self.0)
     }
 
     /// The node of a name such as `n2`, or of a number.
-    pub(crate) fn parse(name: &str) -> Option<Self> {
+    pub fn parse(name: &str) -> Option<Self> {
         let number = name.strip_prefix('n').unwrap_or(name).parse().ok()?;
         (1..=99).contains(&number).then_some(Self(number))
     }
 
     /// Its address between nodes.
-    pub(crate) fn address_v4(self) -> Ipv4Addr {
+    pub fn address_v4(self) -> Ipv4Addr {
         Ipv4Addr::new(172, 30, 0, 10 + self.0)
     }
 
     /// See [`Self::address_v4`].
-    pub(crate) fn address_v6(self) -> Ipv6Addr {
+    pub fn address_v6(self) -> Ipv6Addr {
         Ipv6Addr::new(0xfd00, 0x172, 0x30, 0, 0, 0, 0, 0x10 + u16::from(self.0))
     }
 
     /// The address of one of its pods; 1 is the node's own, the gateway.
-    pub(crate) fn pod_v4(self, index: u8) -> Ipv4Addr {
+    pub fn pod_v4(self, index: u8) -> Ipv4Addr {
         Ipv4Addr::new(10, 244, self.0, index)
     }
 
     /// See [`Self::pod_v4`].
-    pub(crate) fn pod_v6(self, index: u8) -> Ipv6Addr {
+    pub fn pod_v6(self, index: u8) -> Ipv6Addr {
         Ipv6Addr::new(0xfd00, 0x10, 0x244, u16::from(self.0), 0, 0, 0, u16::from(index))
     }
 }

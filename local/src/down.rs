@@ -8,7 +8,30 @@ use nlink::netlink::namespace::{self, Netns};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::mesh::{Mesh, STATE_ROOT};
+use super::protocol::{Conversation, Request};
 use super::{network, pod};
+
+/// Ends a mesh, and removes every trace of it; whether there was any.
+pub async fn down(mesh: &Mesh) -> anyhow::Result<bool> {
+    let daemon = daemon(mesh);
+    let asked = match Conversation::with_daemon(mesh).await {
+        Ok(mut conversation) => conversation.ask(&Request::Stop).await.is_ok(),
+        Err(_) => false,
+    };
+    if asked {
+        let gone = async {
+            // A pod that was being made as it ended may have come after it tidied up: that is removed below.
+            while daemon.map_or_else(|| mesh.directory().exists(), runs) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        // A daemon that hangs is ended by name below.
+        let _ = tokio::time::timeout(Duration::from_secs(20), gone).await;
+    }
+    let left = remove(mesh).await?;
+    let _ = fs::remove_file(mesh.daemon_log());
+    Ok(asked || left)
+}
 
 /// Removes the processes, namespaces and files of a mesh; whether there were any.
 pub(crate) async fn remove(mesh: &Mesh) -> anyhow::Result<bool> {
