@@ -186,7 +186,7 @@ async fn a_client_that_never_answers_holds_up_nobody() {
     let summaries = mesh.control_plane.hub.summaries();
     let pending: Vec<usize> = summaries
         .iter()
-        .flat_map(|client| client.types.iter().map(|one| one.pending))
+        .flat_map(|client| client.types.iter().map(|one| one.summary.pending))
         .collect();
     assert!(pending.iter().all(|pending| *pending <= 25), "{pending:?}");
     // It gets the latest once it answers.
@@ -212,7 +212,7 @@ async fn a_refusal_is_visible() {
         let all = mesh.control_plane.hub.summaries();
         let refusals = all
             .iter()
-            .flat_map(|client| client.types.iter().filter_map(|one| one.refusal.clone()));
+            .flat_map(|client| client.types.iter().filter_map(|one| one.summary.refusal.clone()));
         refusals
             .into_iter()
             .find(|refusal| refusal == "shop/bad: not today")

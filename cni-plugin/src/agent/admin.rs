@@ -53,6 +53,7 @@ async fn status(State(admin): State<Admin>) -> Json<Value> {
         })
         .collect();
     Json(json!({
+        "version": env!("CARGO_PKG_VERSION"),
         "node": shared.options.node,
         "nodeProxyConnected": shared.feed.connected(),
         "controlPlaneConnected": !shared.reports.replicas().is_empty(),

@@ -108,13 +108,14 @@ async fn status(State(admin): State<Admin>) -> Json<Value> {
         .iter()
         .flat_map(|client| {
             client.types.iter().filter_map(|one| {
-                let refusal = one.refusal.as_ref()?;
-                Some(json!({"client": client.client, "type": one.type_url, "refusal": refusal}))
+                let refusal = one.summary.refusal.as_ref()?;
+                Some(json!({"client": client.who.client, "type": one.summary.type_url, "refusal": refusal}))
             })
         })
         .collect();
     let problems = overview.problems();
     Json(json!({
+        "version": env!("CARGO_PKG_VERSION"),
         "ready": admin.hub.is_synced(),
         "healthy": problems.is_empty(),
         "problems": problems,
@@ -199,7 +200,11 @@ async fn certificates(State(admin): State<Admin>) -> Json<Value> {
         .unwrap_or_else(PoisonError::into_inner)
         .clone();
     Json(json!({
-        "authority": {"notAfter": authority.not_after().to_string(), "roots": authority.roots()},
+        "authority": {
+            "notAfter": authority.not_after().to_string(),
+            "notAfterSeconds": authority.not_after().unix_timestamp(),
+            "roots": authority.roots(),
+        },
         "signed": signings,
     }))
 }

@@ -4,9 +4,10 @@
 mod hub;
 mod response;
 mod session;
+mod standing;
 mod stream;
 
-pub use hub::{ClientSummary, Hub};
+pub use hub::{ClientSummary, Hub, TypeStanding, Who};
 pub use response::Response;
 pub use session::{Event, Session, TypeSummary};
 pub use stream::Discovery;

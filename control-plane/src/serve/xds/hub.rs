@@ -3,13 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use serde::Serialize;
 use tokio::sync::{Notify, watch};
 
 use super::session::{Session, TypeSummary};
+use super::standing::Standing;
 use trefoil_control_plane_index::snapshot::{Changes, ResourceKind, Snapshot};
 
 /// See the module. Shared by an `Arc`.
@@ -27,21 +28,55 @@ pub struct Hub {
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) id: u64,
-    name: String,
-    peer: String,
+    who: Who,
     session: Mutex<Session>,
+    standing: Mutex<Standing>,
     pub(super) wake: Notify,
+}
+
+/// Who a client is. What it says of itself is for people; nothing is decided by it.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Who {
+    /// What it calls itself, and whom its token is of.
+    pub client: String,
+    /// Its address.
+    pub peer: String,
+    /// What it says that it is: `ztunnel` for a node proxy, `sidecar` or `waypoint`.
+    pub role: String,
+    /// NAMESPACE/POD of its token, if that is bound to one.
+    pub pod: Option<String>,
+    /// The node of its token, if that is bound to one.
+    pub node: Option<String>,
+    /// What it says that its version is.
+    pub version: String,
 }
 
 /// What is shown of a client.
 #[derive(Clone, Debug, Serialize)]
 pub struct ClientSummary {
-    /// What it calls itself, and whom its token is of.
-    pub client: String,
-    /// Its address.
-    pub peer: String,
+    /// Who it is.
+    #[serde(flatten)]
+    pub who: Who,
+    /// For how long it has been connected.
+    pub connected_seconds: u64,
     /// By type.
-    pub types: Vec<TypeSummary>,
+    pub types: Vec<TypeStanding>,
+}
+
+/// What is shown of a client and a type.
+#[derive(Clone, Debug, Serialize)]
+pub struct TypeStanding {
+    /// The type, for people.
+    pub kind: &'static str,
+    /// Resources of the type that are served.
+    pub served: usize,
+    /// How many seconds ago the last response was taken; none if none was.
+    pub acknowledged_seconds: Option<u64>,
+    /// For how many seconds the client has lacked something that it is to have; none if it has all.
+    pub behind_seconds: Option<u64>,
+    /// What it asked for and holds.
+    #[serde(flatten)]
+    pub summary: TypeSummary,
 }
 
 impl Default for Hub {
@@ -69,6 +104,7 @@ impl Hub {
             for kind in ResourceKind::ALL {
                 session.changed(kind, changes.of(kind));
             }
+            client.note_standing(&session);
             drop(session);
             client.wake.notify_one();
         }
@@ -92,15 +128,15 @@ impl Hub {
         let _ = self.synced.subscribe().wait_for(|synced| *synced).await;
     }
 
-    pub(super) fn connect(&self, name: String, peer: String) -> Arc<Client> {
+    pub(super) fn connect(&self, who: Who) -> Arc<Client> {
         let id = self
             .next_client
             .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let client = Arc::new(Client {
             id,
-            name,
-            peer,
+            who,
             session: Mutex::default(),
+            standing: Mutex::new(Standing::new(Instant::now())),
             wake: Notify::new(),
         });
         self.clients().insert(id, client.clone());
@@ -139,7 +175,10 @@ impl Hub {
             let session = client.session();
             for name in names {
                 if session.owes(ResourceKind::Address, name) {
-                    owing.entry(name.clone()).or_default().insert(client.name.clone());
+                    owing
+                        .entry(name.clone())
+                        .or_default()
+                        .insert(client.who.client.clone());
                 }
             }
         }
@@ -159,13 +198,10 @@ impl Hub {
     #[must_use]
     pub fn summaries(&self) -> Vec<ClientSummary> {
         let clients: Vec<_> = self.clients().values().cloned().collect();
+        let snapshot = self.snapshot();
         clients
             .into_iter()
-            .map(|client| ClientSummary {
-                client: client.name.clone(),
-                peer: client.peer.clone(),
-                types: client.session().summaries(),
-            })
+            .map(|client| client.summary(&snapshot))
             .collect()
     }
 
@@ -180,6 +216,41 @@ impl Client {
     }
 
     pub(super) fn name(&self) -> &str {
-        &self.name
+        &self.who.client
+    }
+
+    /// It took a response.
+    pub(super) fn acknowledged(&self, kind: ResourceKind) {
+        self.standing().acknowledged(kind, Instant::now());
+    }
+
+    /// Notes of which kinds it has not all, after its session changed.
+    pub(super) fn note_standing(&self, session: &Session) {
+        let (now, mut standing) = (Instant::now(), self.standing());
+        for kind in ResourceKind::ALL {
+            standing.note(kind, session.is_behind(kind), now);
+        }
+    }
+
+    fn summary(&self, snapshot: &Snapshot) -> ClientSummary {
+        let now = Instant::now();
+        let summaries = self.session().summaries();
+        let standing = self.standing();
+        let types = summaries.into_iter().map(|(kind, summary)| TypeStanding {
+            kind: kind.label(),
+            served: snapshot.of(kind).len(),
+            acknowledged_seconds: standing.acknowledged_seconds(kind, now),
+            behind_seconds: standing.behind_seconds(kind, now),
+            summary,
+        });
+        ClientSummary {
+            who: self.who.clone(),
+            connected_seconds: standing.connected_seconds(now),
+            types: types.collect(),
+        }
+    }
+
+    fn standing(&self) -> MutexGuard<'_, Standing> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

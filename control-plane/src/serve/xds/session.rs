@@ -148,13 +148,19 @@ impl Session {
         self.of(kind).owes(name)
     }
 
+    /// Whether the client has not yet taken all that it is to have of a kind.
+    #[must_use]
+    pub fn is_behind(&self, kind: ResourceKind) -> bool {
+        self.of(kind).is_behind()
+    }
+
     /// What is shown of it.
     #[must_use]
-    pub fn summaries(&self) -> Vec<TypeSummary> {
-        self.kinds
-            .iter()
-            .filter(|state| state.is_subscribed())
-            .map(KindState::summary)
+    pub fn summaries(&self) -> Vec<(ResourceKind, TypeSummary)> {
+        ResourceKind::ALL
+            .into_iter()
+            .filter(|kind| self.of(*kind).is_subscribed())
+            .map(|kind| (kind, self.of(kind).summary()))
             .collect()
     }
 }

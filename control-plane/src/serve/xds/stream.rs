@@ -10,12 +10,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status, Streaming};
 use trefoil_api::proto::envoy::service::discovery::v3::{
-    DeltaDiscoveryRequest, DiscoveryRequest, DiscoveryResponse,
+    DeltaDiscoveryRequest, DiscoveryRequest, DiscoveryResponse, Node,
 };
 
-use super::hub::{Client, Hub};
+use super::hub::{Client, Hub, Who};
 use super::{Event, Response};
-use crate::serve::callers::Callers;
+use crate::serve::callers::{Caller, Callers};
 use crate::serve::metrics::{Metrics, TypeLabel};
 use crate::serve::stubs::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryService;
 use trefoil_control_plane_index::snapshot::ResourceKind;
@@ -67,10 +67,7 @@ impl AggregatedDiscoveryService for Discovery {
         let Some(first) = first.transpose()? else {
             return Ok(tonic::Response::new(Box::pin(futures::stream::empty())));
         };
-        let node = first.node.as_ref().map_or("", |node| node.id.as_str());
-        let client = self
-            .hub
-            .connect(format!("{caller} {node}").trim_end().to_owned(), peer);
+        let client = self.hub.connect(who(&caller, first.node.as_ref(), peer));
         // One response of each type at most is on its way, so that sending never waits.
         let (sender, receiver) = mpsc::channel(ResourceKind::ALL.len());
         let stream = ClientStream {
@@ -80,6 +77,22 @@ impl AggregatedDiscoveryService for Discovery {
         };
         tokio::spawn(stream.run(first, requests));
         Ok(tonic::Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+}
+
+/// Whose token it is, and what it says of itself.
+fn who(caller: &Caller, node: Option<&Node>, peer: String) -> Who {
+    let id = node.map_or("", |node| node.id.as_str());
+    Who {
+        client: format!("{caller} {id}").trim_end().to_owned(),
+        peer,
+        role: id.split('~').next().unwrap_or_default().to_owned(),
+        pod: caller
+            .pod
+            .as_ref()
+            .map(|pod| format!("{}/{}", caller.namespace, pod.name)),
+        node: caller.node.clone(),
+        version: node.map_or_else(String::new, |node| node.build_version.clone()),
     }
 }
 
@@ -132,12 +145,15 @@ impl ClientStream {
         let event = {
             // Under the lock: a change that is noted from here on is in the snapshot.
             let mut session = self.client.session();
-            session.request(request, &self.service.hub.snapshot())
+            let event = session.request(request, &self.service.hub.snapshot());
+            self.client.note_standing(&session);
+            event
         };
         let metrics = &self.service.metrics;
         match (event, kind) {
             (Event::Acknowledged, Some(kind)) => {
                 metrics.acknowledged.get_or_create(&TypeLabel::of(kind)).inc();
+                self.client.acknowledged(kind);
                 self.service.hub.note_answer();
             }
             (Event::Refused(message), Some(kind)) => {
@@ -158,7 +174,9 @@ impl ClientStream {
             let due = {
                 // Under the lock: every change that was noted is in the snapshot.
                 let mut session = self.client.session();
-                session.next(&self.service.hub.snapshot())
+                let due = session.next(&self.service.hub.snapshot());
+                self.client.note_standing(&session);
+                due
             };
             let Some(response) = due else {
                 return Ok(());

@@ -112,6 +112,11 @@ impl KindState {
         Some(Event::Refused(message))
     }
 
+    pub(super) fn is_behind(&self) -> bool {
+        let due = self.has_pending() || self.outstanding.is_some() || !self.refused_names.is_empty();
+        self.subscribed && due
+    }
+
     pub(super) fn subscribe(&mut self, request: DeltaDiscoveryRequest, resources: &Resources) {
         let first = !std::mem::replace(&mut self.subscribed, true);
         let subscribe = request.resource_names_subscribe;

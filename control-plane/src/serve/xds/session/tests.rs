@@ -231,7 +231,7 @@ fn a_client_that_does_not_answer_gets_one_response_and_then_the_latest() {
         );
         assert!(session.next(&world.snapshot).is_none());
     }
-    assert!(session.summaries()[0].pending <= 2);
+    assert!(session.summaries()[0].1.pending <= 2);
     assert!(session.owes(Authorization, "a"));
     session.request(answer(&first, None), &world.snapshot);
     let second = session.next(&world.snapshot).expect("due");
@@ -254,11 +254,11 @@ fn refusals_are_kept_until_the_resource_is_taken() {
         session.next(&world.snapshot).is_none(),
         "what was refused is not sent again unchanged"
     );
-    assert_eq!(session.summaries()[0].refusal.as_deref(), Some("bad: no"));
+    assert_eq!(session.summaries()[0].1.refusal.as_deref(), Some("bad: no"));
     world.set(&mut session, Authorization, "bad", Some(2));
     drain(&mut session, &world.snapshot);
     assert!(!session.owes(Authorization, "bad"));
-    assert_eq!(session.summaries()[0].refusal, None);
+    assert_eq!(session.summaries()[0].1.refusal, None);
 }
 
 #[test]
