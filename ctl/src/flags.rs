@@ -41,6 +41,12 @@ pub(crate) struct Flags {
 pub(crate) enum Subcommand {
     /// The planes, what they serve, and what is unhealthy.
     Status,
+    /// What each plane has acknowledged of what the control plane serves, and since when it lacks the rest.
+    /// Exit code 1 where a replica does not answer, or a plane is away, has refused something or is behind.
+    ProxyStatus {
+        /// Of one plane, kind by kind: NAMESPACE/POD of a node proxy, a waypoint or a pod with a sidecar.
+        proxy: Option<String>,
+    },
     /// What the mesh holds about a pod: its plane, its workload, certificates, policies, connections.
     Config {
         /// NAMESPACE/POD.

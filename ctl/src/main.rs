@@ -11,6 +11,7 @@ mod local;
 mod object;
 mod output;
 mod planes;
+mod proxies;
 mod status;
 mod waypoint;
 mod why;
@@ -91,6 +92,10 @@ async fn dispatch(flags: Flags) -> anyhow::Result<i32> {
             let answer = why::why(&planes().await?, &client, &server).await?;
             why::print(&answer, flags.output)?;
             return Ok(i32::from(!answer.well));
+        }
+        Subcommand::ProxyStatus { proxy } => {
+            let well = proxies::run(&planes().await?, proxy.as_deref(), flags.output).await?;
+            return Ok(i32::from(!well));
         }
         Subcommand::Check => return check::run(&planes().await?, flags.output).await,
         Subcommand::Config { pod } => config::print(&planes().await?, &pod, flags.output).await?,

@@ -231,6 +231,17 @@ fn runs(pod: &Pod) -> bool {
 }
 
 impl Plane {
+    /// One that is not there, for what only looks at who there is.
+    #[cfg(test)]
+    pub(crate) fn named(role: Role, of: &str) -> Self {
+        Self {
+            role,
+            node: None,
+            of: of.into(),
+            way: Way::Socket(PathBuf::new()),
+        }
+    }
+
     /// What it answers to a question such as `status`.
     pub(crate) async fn ask(&self, planes: &Planes, question: &str) -> anyhow::Result<Value> {
         self.question(planes, "GET", question).await

@@ -369,7 +369,7 @@ pub(crate) fn render(status: &Status) -> String {
 }
 
 /// A span of time in its largest unit.
-fn span(seconds: u64) -> String {
+pub(crate) fn span(seconds: u64) -> String {
     match seconds {
         0..120 => format!("{seconds} s"),
         120..7200 => format!("{} min", seconds / 60),
