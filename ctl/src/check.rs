@@ -1,18 +1,24 @@
 //! `check`: everything that is not as it should be, each finding with its remedy.
 
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
+use network_policies::Facts;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use trefoil_api::plane::Mode;
 
 use crate::output::{Format, Tone, toned};
 use crate::planes::Planes;
 use crate::status::Remark;
-use crate::{status, why};
+use crate::{look, status, why};
 
+mod authority;
+mod network_policies;
 mod policies;
+mod versions;
 mod waypoints;
+mod webhook;
 
 /// Something that is not as it should be.
 #[derive(Debug, Serialize)]
@@ -33,6 +39,11 @@ pub(crate) async fn run(planes: &Planes, format: Format) -> anyhow::Result<i32> 
         })
     };
     let status = status::gather(planes).await?;
+    let mut unseen = Vec::new();
+    let mut others = versions::skew(&status.versions());
+    others.extend(authority::findings(planes).await?);
+    others.extend(webhook::findings(planes, &mut unseen).await?);
+    others.extend(about_network_policies(planes, &mut unseen).await?);
     for complaint in status.unhealthy {
         // What is wrong with a policy is found below, with its remedy.
         if !status.of_policies.contains(&complaint) {
@@ -79,11 +90,42 @@ pub(crate) async fn run(planes: &Planes, format: Format) -> anyhow::Result<i32> 
             "declare what the Service's port speaks: appProtocol, or a name such as tcp-NAME",
         );
     }
+    for (finding, remedy) in others {
+        add(finding, &remedy);
+    }
     for fault in why::faults(planes).await? {
         add(fault, "`trefoilctl why` from or to this pod says more");
     }
+    for what in unseen {
+        eprintln!("could not look at {what}");
+    }
     format.print(&findings, || render(&findings))?;
     Ok(i32::from(!findings.is_empty()))
+}
+
+/// All objects of a kind. See [`look::list`].
+async fn listed<K>(planes: &Planes, what: &str, unseen: &mut Vec<String>) -> anyhow::Result<Vec<K>>
+where
+    K: kube::Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
+{
+    look::list(&Api::all(planes.client().clone()), what, unseen).await
+}
+
+async fn about_network_policies(
+    planes: &Planes,
+    unseen: &mut Vec<String>,
+) -> anyhow::Result<Vec<(String, String)>> {
+    let policies = listed(planes, "NetworkPolicies", unseen).await?;
+    if policies.is_empty() {
+        return Ok(Vec::new());
+    }
+    let namespaces: Vec<Namespace> = listed(planes, "Namespaces", unseen).await?;
+    let pods: Vec<Pod> = listed(planes, "Pods", unseen).await?;
+    Ok(network_policies::findings(&Facts::of(
+        &namespaces,
+        &pods,
+        policies,
+    )))
 }
 
 fn render(findings: &[Finding]) -> String {

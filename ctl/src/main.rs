@@ -8,6 +8,7 @@ mod descriptors;
 mod flags;
 mod kinds;
 mod local;
+mod look;
 mod object;
 mod output;
 mod planes;

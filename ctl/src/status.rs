@@ -42,6 +42,7 @@ struct PlaneStatus {
     role: &'static str,
     of: String,
     node: Option<String>,
+    version: Option<String>,
     ready: bool,
     pods: Option<u64>,
     certificates: Option<Certificates>,
@@ -66,6 +67,20 @@ struct Certificates {
     valid: usize,
     not_valid: Vec<String>,
     next_expiry_seconds: Option<u64>,
+}
+
+impl Status {
+    /// The versions of control planes, and of the others: each with whose it is.
+    pub(crate) fn versions(&self) -> [Vec<(String, String)>; 2] {
+        let of_role = |control_plane: bool| {
+            let planes = self.planes.iter();
+            let planes = planes.filter(|plane| (plane.role == Role::ControlPlane.name()) == control_plane);
+            planes
+                .filter_map(|plane| Some((format!("{} {}", plane.role, plane.of), plane.version.clone()?)))
+                .collect()
+        };
+        [of_role(true), of_role(false)]
+    }
 }
 
 /// Asks every process.
@@ -96,6 +111,7 @@ async fn of_plane(planes: &Planes, plane: &Plane) -> (PlaneStatus, Said) {
         role: plane.role.name(),
         of: plane.of.clone(),
         node: plane.node.clone(),
+        version: None,
         ready: false,
         pods: None,
         certificates: None,
@@ -122,6 +138,7 @@ async fn of_plane(planes: &Planes, plane: &Plane) -> (PlaneStatus, Said) {
         _ => Vec::new(),
     };
     shown.ready = complaints.is_empty() && of_policies.is_empty();
+    shown.version = said.get("version").and_then(Value::as_str).map(str::to_owned);
     shown.connected_or_away_seconds = said
         .pointer("/controlPlane/seconds")
         .or(said.get("controlPlaneSeconds"))
