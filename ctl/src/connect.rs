@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use kube::config::Kubeconfig;
 use kube::{Client, Config};
 use trefoil_local::api;
 use trefoil_local::mesh::Mesh;
@@ -18,6 +19,11 @@ pub(crate) fn kubeconfig_path(asked: Option<&Path>, mesh: &Mesh) -> Option<PathB
                 .map(PathBuf::from)
         })
         .or(local)
+}
+
+/// Whether there is a cluster without its being named: the user's own kubeconfig, or that of the pod that this is.
+pub(crate) fn is_inferred() -> bool {
+    std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() || Kubeconfig::read().is_ok()
 }
 
 /// A client for the API server that `kubeconfig` names, else of the cluster that this program runs in.

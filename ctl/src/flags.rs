@@ -97,6 +97,13 @@ pub(crate) enum Subcommand {
         #[command(subcommand)]
         command: WaypointCommand,
     },
+    /// After the mesh was removed: what it has left, and the command that removes each.
+    /// Exit code 1 where something would hinder pods.
+    Uninstall {
+        /// Only look. Nothing is removed by this program: `helm uninstall` does that.
+        #[arg(long, required = true)]
+        check: bool,
+    },
     /// One mesh on this machine, shown: paths, identities, a live policy, a live switch, a waypoint. As root.
     Demo,
     /// The programs that the demonstration runs in its pods.

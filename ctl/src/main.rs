@@ -14,9 +14,11 @@ mod output;
 mod planes;
 mod proxies;
 mod status;
+mod uninstall;
 mod waypoint;
 mod why;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -132,11 +134,25 @@ async fn dispatch(flags: Flags) -> anyhow::Result<i32> {
                 written => written?,
             }
         }
+        Subcommand::Uninstall { .. } => {
+            if on_machine(kubeconfig.as_deref(), &mesh) {
+                return uninstall::machine(&mesh, flags.output);
+            }
+            return uninstall::cluster(&client().await?, flags.output).await;
+        }
         Subcommand::Demo => return demo::run(demo_mesh(&mesh)?).await,
         Subcommand::DemoApp { app } => return trefoil_demo_programs::run(app).await,
         Subcommand::Local { command } => return local(mesh, flags.output, command).await,
     }
     Ok(0)
+}
+
+/// Whether this machine is meant: a mesh on it that is not there leaves no kubeconfig to ask by.
+fn on_machine(kubeconfig: Option<&Path>, mesh: &Mesh) -> bool {
+    match kubeconfig {
+        Some(path) => path == mesh.kubeconfig(),
+        None => !connect::is_inferred(),
+    }
 }
 
 /// A mesh of the demonstration's own, beside the user's.

@@ -55,6 +55,24 @@ pub(crate) async fn remove(mesh: &Mesh) -> anyhow::Result<bool> {
     Ok(had_files || !namespaces.is_empty())
 }
 
+/// What there is of a mesh: its network namespaces, its files, its daemon.
+pub fn traces(mesh: &Mesh) -> anyhow::Result<Vec<String>> {
+    let namespaces = namespace::list_owned(&mesh.owner())?;
+    let mut traces: Vec<String> = namespaces
+        .iter()
+        .map(|netns| format!("network namespace {netns}"))
+        .collect();
+    let files = [mesh.directory(), mesh.daemon_log()];
+    let files = files.iter().filter(|path| path.exists());
+    traces.extend(files.map(|path| path.display().to_string()));
+    traces.extend(
+        daemon(mesh)
+            .filter(|pid| runs(*pid))
+            .map(|pid| format!("process {}", pid.as_raw_nonzero())),
+    );
+    Ok(traces)
+}
+
 /// The daemon, by its own word, unless it is this process.
 pub(crate) fn daemon(mesh: &Mesh) -> Option<Pid> {
     let written = fs::read_to_string(mesh.pid_file()).ok()?;

@@ -59,24 +59,37 @@ pub(super) fn findings(facts: &Facts) -> Vec<(String, String)> {
         .collect()
 }
 
+/// What is the same of pods for which the same rules hold.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Alike<'a> {
+    namespace: &'a str,
+    policies: Vec<usize>,
+    plane: Option<Plane>,
+    ports: &'a BTreeMap<String, u16>,
+}
+
 /// Those in the mesh that a policy selects. Replicas are looked at once: there may be thousands.
 fn groups(facts: &Facts) -> Vec<Group<'_>> {
-    let mut groups: BTreeMap<(&str, Vec<usize>, Option<Plane>, &BTreeMap<String, u16>), Vec<&Endpoint>> =
-        BTreeMap::new();
+    let mut groups: BTreeMap<Alike<'_>, Vec<&Endpoint>> = BTreeMap::new();
     for pod in facts.endpoints.iter().filter(|pod| pod.plane.is_some()) {
         let policies = facts.policies.iter().enumerate();
-        let selecting = policies
-            .filter(|(_, policy)| policy.selects(pod))
-            .map(|(index, _)| index);
-        let key = (pod.namespace.as_str(), selecting.collect(), pod.plane, &pod.ports);
-        groups.entry(key).or_default().push(pod);
+        let selecting = policies.filter(|(_, policy)| policy.selects(pod));
+        let alike = Alike {
+            namespace: &pod.namespace,
+            policies: selecting.map(|(index, _)| index).collect(),
+            plane: pod.plane,
+            ports: &pod.ports,
+        };
+        groups.entry(alike).or_default().push(pod);
     }
-    let selected = groups
-        .into_iter()
-        .filter(|((_, policies, ..), _)| !policies.is_empty());
+    let selected = groups.into_iter().filter(|(alike, _)| !alike.policies.is_empty());
     selected
-        .map(|((_, policies, ..), pods)| Group {
-            policies: policies.into_iter().map(|index| &facts.policies[index]).collect(),
+        .map(|(alike, pods)| Group {
+            policies: alike
+                .policies
+                .into_iter()
+                .map(|index| &facts.policies[index])
+                .collect(),
             pods,
         })
         .collect()

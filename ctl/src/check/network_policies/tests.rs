@@ -52,13 +52,14 @@ fn of(app: &str) -> Value {
 const BLOCKS: &str = "and not at 15008";
 const MOOT: &str = "moot";
 
-#[test]
-fn what_a_policy_of_who_comes_in_does_to_tunnels() {
+/// Rules of who comes in, what is found of them, and in words.
+fn incoming() -> Vec<(Value, Option<&'static str>, &'static str)> {
+    let udp = json!([{ "ports": [{ "port": 53, "protocol": "UDP" }] }]);
     let everywhere = json!([{ "namespaceSelector": {} }]);
     let elsewhere = json!([{
         "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": "other" } }, "podSelector": {},
     }]);
-    for (ingress, expected, why) in [
+    vec![
         (json!([{}]), None, "everything is let in"),
         (json!([]), None, "nobody is let in, by whichever way"),
         (
@@ -71,11 +72,7 @@ fn what_a_policy_of_who_comes_in_does_to_tunnels() {
             Some(BLOCKS),
             "by its name",
         ),
-        (
-            json!([{ "ports": [{ "port": 53, "protocol": "UDP" }] }]),
-            None,
-            "another protocol",
-        ),
+        (udp, None, "another protocol"),
         (
             json!([{ "ports": [{ "port": 8080 }, { "port": 15008 }] }]),
             None,
@@ -136,7 +133,12 @@ fn what_a_policy_of_who_comes_in_does_to_tunnels() {
             None,
             "one client at every port",
         ),
-    ] {
+    ]
+}
+
+#[test]
+fn what_a_policy_of_who_comes_in_does_to_tunnels() {
+    for (ingress, expected, why) in incoming() {
         let found = found(
             "server",
             json!({ "policyTypes": ["Ingress"], "ingress": ingress }),
