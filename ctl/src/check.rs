@@ -16,6 +16,7 @@ use crate::{look, status, why};
 mod authority;
 mod network_policies;
 mod policies;
+pub(crate) mod pre;
 mod versions;
 mod waypoints;
 mod webhook;

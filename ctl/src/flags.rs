@@ -60,8 +60,13 @@ pub(crate) enum Subcommand {
         /// svc/NAMESPACE/NAME says which (and svc/NAME, in the client's namespace).
         server: String,
     },
-    /// Everything that is not as it should be, each with its remedy.
-    Check,
+    /// Everything that is not as it should be, each with its remedy. Exit code 1 where something is found.
+    Check {
+        /// Before an installation: whether the cluster can take the mesh, and what cannot be known from here. Where
+        /// there is no cluster, whether this machine can (`trefoilctl local up`).
+        #[arg(long)]
+        pre: bool,
+    },
     /// Show objects.
     Get(Which),
     /// Make objects as files say, and remove what they no longer say.

@@ -100,7 +100,13 @@ async fn dispatch(flags: Flags) -> anyhow::Result<i32> {
             let well = proxies::run(&planes().await?, proxy.as_deref(), flags.output).await?;
             return Ok(i32::from(!well));
         }
-        Subcommand::Check => return check::run(&planes().await?, flags.output).await,
+        Subcommand::Check { pre: true } => {
+            if on_machine(kubeconfig.as_deref(), &mesh) {
+                return check::pre::machine(flags.output).await;
+            }
+            return check::pre::cluster(&client().await?, flags.output).await;
+        }
+        Subcommand::Check { pre: false } => return check::run(&planes().await?, flags.output).await,
         Subcommand::Config { pod } => config::print(&planes().await?, &pod, flags.output).await?,
         Subcommand::Get(which) => object::get(&client().await?, &which, flags.output).await?,
         Subcommand::Delete(which) => object::delete(&client().await?, &which, flags.output).await?,

@@ -10,7 +10,7 @@ use serde::Serialize;
 use trefoil_local::mesh::Mesh;
 
 use crate::output::{Format, Table, Tone, toned};
-pub(crate) use kinds::Objects;
+pub(crate) use kinds::{Objects, list, name, namespace};
 
 /// Something that is left.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]

@@ -16,6 +16,7 @@ mod executable;
 mod forward;
 mod hosts;
 mod listening;
+pub mod machine;
 pub mod mesh;
 mod network;
 mod node;

@@ -9,15 +9,16 @@ use crate::look;
 
 /// Objects of a cluster, by the plural of their kind.
 #[derive(Debug, Default)]
-pub(crate) struct Objects(pub(super) Vec<(&'static str, Value)>);
+pub(crate) struct Objects(pub(crate) Vec<(&'static str, Value)>);
 
 /// Group, version, kind, plural.
-const KINDS: [(&str, &str, &str, &str); 22] = [
+const KINDS: [(&str, &str, &str, &str); 23] = [
     ("", "v1", "Namespace", "namespaces"),
     ("", "v1", "Node", "nodes"),
     ("", "v1", "Pod", "pods"),
     ("", "v1", "Service", "services"),
     ("", "v1", "ConfigMap", "configmaps"),
+    ("", "v1", "ResourceQuota", "resourcequotas"),
     ("", "v1", "Event", "events"),
     ("apps", "v1", "Deployment", "deployments"),
     ("apps", "v1", "DaemonSet", "daemonsets"),
@@ -126,4 +127,9 @@ pub(crate) fn name(object: &Value) -> &str {
 /// The namespace of an object.
 pub(crate) fn namespace(object: &Value) -> &str {
     object["metadata"]["namespace"].as_str().unwrap_or_default()
+}
+
+/// A list in an object.
+pub(crate) fn list(value: &Value) -> &[Value] {
+    value.as_array().map(Vec::as_slice).unwrap_or_default()
 }

@@ -6,7 +6,7 @@ use trefoil_api::names::{
     annotation, label,
 };
 
-use super::kinds::{name, namespace};
+use super::kinds::{list, name, namespace};
 use super::{Left, Objects};
 
 /// What begins the names of our labels, annotations, taints and finalizers.
@@ -242,8 +242,4 @@ fn matches_pods(webhook: &Value) -> bool {
     resources
         .into_iter()
         .any(|one| matches!(one.as_str(), Some("pods" | "*" | "*/*" | "pods/*")))
-}
-
-fn list(value: &Value) -> &[Value] {
-    value.as_array().map(Vec::as_slice).unwrap_or_default()
 }
