@@ -23,15 +23,34 @@ mod webhook;
 
 /// Something that is not as it should be.
 #[derive(Debug, Serialize)]
-struct Finding {
+pub(crate) struct Finding {
     /// What.
     finding: String,
     /// What to do about it.
     remedy: String,
 }
 
-/// Looks everywhere; the exit code says whether anything was found.
+/// What `check` has come to.
+#[derive(Debug, Default)]
+pub(crate) struct Checked {
+    /// What is found, each with its remedy.
+    pub(crate) findings: Vec<Finding>,
+    /// What is not for us to see.
+    unseen: Vec<String>,
+}
+
+/// `check`; the exit code says whether anything was found.
 pub(crate) async fn run(planes: &Planes, format: Format) -> anyhow::Result<i32> {
+    let Checked { findings, unseen } = gather(planes).await?;
+    for what in unseen {
+        eprintln!("could not look at {what}");
+    }
+    format.print(&findings, || render(&findings))?;
+    Ok(i32::from(!findings.is_empty()))
+}
+
+/// Looks everywhere.
+pub(crate) async fn gather(planes: &Planes) -> anyhow::Result<Checked> {
     let mut findings = Vec::new();
     let mut add = |finding: String, remedy: &str| {
         findings.push(Finding {
@@ -97,11 +116,7 @@ pub(crate) async fn run(planes: &Planes, format: Format) -> anyhow::Result<i32> 
     for fault in why::faults(planes).await? {
         add(fault, "`trefoilctl why` from or to this pod says more");
     }
-    for what in unseen {
-        eprintln!("could not look at {what}");
-    }
-    format.print(&findings, || render(&findings))?;
-    Ok(i32::from(!findings.is_empty()))
+    Ok(Checked { findings, unseen })
 }
 
 /// All objects of a kind. See [`look::list`].

@@ -102,6 +102,8 @@ pub(crate) enum Subcommand {
         #[command(subcommand)]
         command: WaypointCommand,
     },
+    /// An archive for maintainers: objects, events, logs, what every process says, and no secrets.
+    Bugreport(crate::bugreport::Options),
     /// After the mesh was removed: what it has left, and the command that removes each.
     /// Exit code 1 where something would hinder pods.
     Uninstall {

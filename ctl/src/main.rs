@@ -1,5 +1,6 @@
 //! `trefoilctl`: looks at a mesh, changes it, and makes one on this machine.
 
+mod bugreport;
 mod check;
 mod config;
 mod connect;
@@ -107,6 +108,7 @@ async fn dispatch(flags: Flags) -> anyhow::Result<i32> {
             return check::pre::cluster(&client().await?, flags.output).await;
         }
         Subcommand::Check { pre: false } => return check::run(&planes().await?, flags.output).await,
+        Subcommand::Bugreport(options) => bugreport::run(&planes().await?, &options, flags.output).await?,
         Subcommand::Config { pod } => config::print(&planes().await?, &pod, flags.output).await?,
         Subcommand::Get(which) => object::get(&client().await?, &which, flags.output).await?,
         Subcommand::Delete(which) => object::delete(&client().await?, &which, flags.output).await?,

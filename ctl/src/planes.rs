@@ -79,6 +79,21 @@ impl Role {
         }
     }
 
+    /// Everything that its admin interface answers.
+    pub(crate) fn questions(self) -> &'static [&'static str] {
+        match self {
+            Self::Agent => &["status", "config"],
+            _ => &[
+                "status",
+                "config",
+                "workloads",
+                "policies",
+                "connections",
+                "certificates",
+            ],
+        }
+    }
+
     fn binary(self) -> &'static str {
         match self {
             Self::ControlPlane => "trefoil-control-plane",
