@@ -90,20 +90,34 @@ impl Objects {
                 add(false, "an annotation, which goes with the pod", remove);
             }
         }
+        self.unmade(left);
+    }
+
+    /// Pods that wait because their node's CNI configuration names what is not there any more. Events are kept for
+    /// an hour: those of pods that have started since are of the past.
+    fn unmade(&self, left: &mut Vec<Left>) {
         for event in self.of("events") {
             let message = event["message"].as_str().unwrap_or_default();
-            if event["reason"] == "FailedCreatePodSandBox" && message.contains("trefoil-cni") {
-                let node = event["source"]["host"].as_str().unwrap_or("its node");
-                let pod = event["involvedObject"]["name"].as_str().unwrap_or_default();
-                left.push(Left {
-                    hinders: true,
-                    object: format!("pod/{pod} of {}", namespace(event)),
-                    what: format!("could not be made: the CNI configuration of {node} names trefoil-cni"),
-                    remove: format!(
-                        "on {node}: remove the plugin of type trefoil-cni from the file in /etc/cni/net.d"
-                    ),
-                });
+            if event["reason"] != "FailedCreatePodSandBox" || !message.contains("trefoil-cni") {
+                continue;
             }
+            let pod = event["involvedObject"]["name"].as_str().unwrap_or_default();
+            let waits = |one: &Value| {
+                let this = name(one) == pod && namespace(one) == namespace(event);
+                this && one["status"]["phase"] == "Pending"
+            };
+            if !self.of("pods").any(waits) {
+                continue;
+            }
+            let node = event["source"]["host"].as_str().unwrap_or("its node");
+            left.push(Left {
+                hinders: true,
+                object: format!("pod/{pod} of {}", namespace(event)),
+                what: format!("could not be made: the CNI configuration of {node} names trefoil-cni"),
+                remove: format!(
+                    "on {node}: remove the plugin of type trefoil-cni from the file in /etc/cni/net.d"
+                ),
+            });
         }
     }
 

@@ -73,13 +73,7 @@ fn hindering() -> Vec<Case> {
     let finalizer = json!({ "metadata": { "finalizers": ["trefoil.dev/x"] } });
     let unfinalize =
         "kubectl -n a patch peerauthentications x --type=merge -p '{\"metadata\":{\"finalizers\":null}}'";
-    let sandbox = json!({
-        "reason": "FailedCreatePodSandBox", "message": "plugin type=\"trefoil-cni\" failed",
-        "involvedObject": { "name": "p" },
-    });
-    let unchain = "on its node: remove the plugin of type trefoil-cni from the file in /etc/cni/net.d";
     vec![
-        ("events", object("a", "e", sandbox), Some((true, unchain))),
         ("nodes", object("", "n1", ours), Some((true, untaint))),
         ("nodes", object("", "n1", taint("example.com/x")), None),
         (
@@ -143,6 +137,25 @@ fn every_trace_is_found_and_named_with_what_removes_it() {
                 );
             }
         }
+    }
+}
+
+#[test]
+fn a_pod_that_waits_for_what_is_gone_is_found_and_one_that_waited_is_not() {
+    let sandbox = json!({
+        "reason": "FailedCreatePodSandBox", "message": "plugin type=\"trefoil-cni\" failed",
+        "involvedObject": { "name": "p" }, "source": { "host": "n1" },
+    });
+    for (phase, found) in [("Pending", 1), ("Running", 0)] {
+        let pod = object("a", "p", json!({ "status": { "phase": phase } }));
+        let event = object("a", "e", sandbox.clone());
+        let left = Objects(vec![("pods", pod), ("events", event)]).left();
+        assert_eq!(left.len(), found, "{phase}: {left:?}");
+        assert!(
+            left.iter()
+                .all(|one| one.hinders && one.remove.starts_with("on n1:")),
+            "{left:?}"
+        );
     }
 }
 

@@ -1,6 +1,8 @@
 //! What somebody types in a first hour: `trefoilctl` and `kubectl` against a mesh on this machine say what was
 //! done, what is wrong and what to do about it.
 
+mod operators;
+
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
@@ -30,7 +32,12 @@ pub(super) async fn run(report: &mut Report) -> anyhow::Result<()> {
     report.check("a policy that closes what it guards", closing(&mesh).await);
     report.check("a principal that is nobody", nobody(&mesh).await);
     report.check("a refusal is said once", once(&mesh).await);
-    mesh.down().await
+    operators::run(&mesh, report).await;
+    let binaries = mesh.binaries().to_owned();
+    mesh.down().await?;
+    let removed = operators::removed(&binaries, &super::mesh_of("commands")).await;
+    report.check("uninstall --check, of a mesh that has gone", removed);
+    Ok(())
 }
 
 async fn pods(mesh: &Mesh) -> anyhow::Result<()> {

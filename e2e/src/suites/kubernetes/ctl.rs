@@ -17,7 +17,7 @@ use crate::programs::port;
 use crate::report::Report;
 
 /// How many checks it makes.
-pub(super) const CHECKS: usize = 14;
+pub(super) const CHECKS: usize = 20;
 /// Where it is put on the first node.
 pub(super) const PROGRAM: &str = "/root/trefoilctl";
 
@@ -30,7 +30,196 @@ pub(super) async fn run(cluster: &Cluster, report: &mut Report) -> anyhow::Resul
     for client in ["sidecar", "ambient"] {
         pairs(cluster, report, client).await?;
     }
-    strict(cluster, report).await
+    strict(cluster, report).await?;
+    operators(cluster, report).await;
+    Ok(())
+}
+
+/// What operators ask.
+async fn operators(cluster: &Cluster, report: &mut Report) {
+    report.check("trefoilctl check --pre", room(cluster).await);
+    report.check("trefoilctl proxy-status", proxies(cluster).await);
+    report.check(
+        "trefoilctl check: a NetworkPolicy that blocks tunnels",
+        fence(cluster).await,
+    );
+    report.check(
+        "trefoilctl check: a webhook that nobody answers",
+        unanswered(cluster).await,
+    );
+    report.check("trefoilctl bugreport, without secrets", archive(cluster).await);
+    report.check(
+        "trefoilctl uninstall --check, of a mesh that is there",
+        left(cluster).await,
+    );
+}
+
+/// A cluster that the mesh runs in can take it; that it does is said.
+async fn room(cluster: &Cluster) -> anyhow::Result<String> {
+    let looked = told(cluster, &["check", "--pre"]).await?;
+    let all = looked.as_array().context("a list")?;
+    let verdict = |at: &str| {
+        all.iter()
+            .find(|one| one["at"].as_str().is_some_and(|said| said.starts_with(at)))
+    };
+    for (at, expected) in [
+        ("API server", "good"),
+        ("kernel of", "good"),
+        ("kernel features", "unknown"),
+        ("CNI configuration", "good"),
+        ("rights to install", "good"),
+        ("a privileged pod", "good"),
+        ("earlier Trefoil", "odd"),
+    ] {
+        let found = verdict(at).with_context(|| format!("nothing of {at}: {looked}"))?;
+        ensure!(found["verdict"] == expected, "{found}");
+    }
+    let bad: Vec<_> = all.iter().filter(|one| one["verdict"] == "bad").collect();
+    ensure!(bad.is_empty(), "{bad:?}");
+    Ok(format!("{} things looked at", all.len()))
+}
+
+async fn proxies(cluster: &Cluster) -> anyhow::Result<String> {
+    eventually(Duration::from_secs(20), async || {
+        let status = told(cluster, &["proxy-status"]).await?;
+        ensure!(list(&status, "away").is_empty(), "{status}");
+        let proxies = list(&status, "proxies");
+        let of = |role: &str| proxies.iter().filter(|one| one["role"] == role).count();
+        let (nodes, sidecars) = (of("node proxy"), of("sidecar"));
+        ensure!(
+            nodes >= 2 && sidecars >= 3,
+            "{nodes} node proxies, {sidecars} sidecars: {status}"
+        );
+        let kinds = || proxies.iter().flat_map(|one| list(one, "kinds"));
+        ensure!(kinds().all(|kind| kind["standing"] == "current"), "{status}");
+        Ok(format!(
+            "{nodes} node proxies and {sidecars} sidecars, all current"
+        ))
+    })
+    .await
+}
+
+/// What `check` finds that mentions this.
+async fn findings(cluster: &Cluster, mention: &str) -> anyhow::Result<Vec<String>> {
+    let found = told(cluster, &["check"]).await?;
+    let all = found.as_array().context("a list")?.iter().map(Value::to_string);
+    Ok(all.filter(|one| one.contains(mention)).collect())
+}
+
+async fn fence(cluster: &Cluster) -> anyhow::Result<String> {
+    cluster
+        .apply(
+            "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: fence, namespace: ambient}\n\
+             spec: {podSelector: {matchLabels: {app: server}}, policyTypes: [Ingress], ingress: [{ports: [{port: 8080}]}]}\n",
+        )
+        .await?;
+    let found = findings(cluster, "networkpolicy ambient/fence").await;
+    cluster
+        .kubectl(&["delete", "networkpolicy", "-n", "ambient", "fence"])
+        .await?;
+    let found = found?;
+    ensure!(found.len() == 1 && found[0].contains("15008"), "{found:?}");
+    Ok(found.concat())
+}
+
+/// One beside ours, of a Service that is not there.
+async fn unanswered(cluster: &Cluster) -> anyhow::Result<String> {
+    cluster
+        .apply(
+            "apiVersion: admissionregistration.k8s.io/v1\nkind: MutatingWebhookConfiguration\nmetadata: {name: unanswered}\n\
+             webhooks:\n- {name: unanswered.trefoil.dev, admissionReviewVersions: [v1], sideEffects: None, timeoutSeconds: 2, \
+             namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: sidecar}}, \
+             rules: [{apiGroups: [\"\"], apiVersions: [v1], operations: [CREATE], resources: [pods]}], \
+             clientConfig: {service: {namespace: trefoil-system, name: nobody}}}\n",
+        )
+        .await?;
+    let found = findings(cluster, "webhook").await;
+    let delete = ["delete", "mutatingwebhookconfiguration", "unanswered"];
+    cluster.kubectl(&delete).await?;
+    let found = found?.join("\n");
+    for expected in [
+        "Service trefoil-system/nobody",
+        "does not reach the webhook",
+        "caBundle holds none",
+    ] {
+        ensure!(found.contains(expected), "no {expected:?}: {found}");
+    }
+    Ok("its endpoints, its bundle, its reach".into())
+}
+
+/// An archive with everything, and nothing of what was planted and of the authority's key.
+async fn archive(cluster: &Cluster) -> anyhow::Result<String> {
+    let planted = "Xy7-planted-hunter2";
+    let pod = format!(
+        "apiVersion: v1\nkind: Secret\nmetadata: {{name: planted, namespace: trefoil-system}}\nstringData: {{password: {planted}}}\n\
+         ---\napiVersion: v1\nkind: Pod\nmetadata: {{name: planted, namespace: none, annotations: {{note: {planted}}}}}\n\
+         spec: {{nodeSelector: {{no: node}}, containers: [{{name: c, image: none, args: [{planted}], env: [{{name: X, value: {planted}}}]}}]}}\n"
+    );
+    cluster.apply(&pod).await?;
+    let path = "jsonpath={.data.ca-key\\.pem}";
+    let key = cluster
+        .kubectl(&["get", "secret", "-n", "trefoil-system", "trefoil-ca", "-o", path])
+        .await?;
+    ensure!(key.len() > 100, "no key of the authority to look for: {key:?}");
+    let make = format!(
+        "rm -f /root/report.tar.gz; {PROGRAM} bugreport --file /root/report.tar.gz >&2 && zcat /root/report.tar.gz"
+    );
+    // Only what is looked for: the archive itself is not text.
+    let count = |what: &str| format!("grep -a -c -e '{what}' /root/report.tar || true");
+    let said = cluster
+        .on("n1", &["sh", "-c", &format!("{make} >/root/report.tar")], None)
+        .await;
+    cluster
+        .kubectl(&["delete", "pod", "-n", "none", "planted", "--now"])
+        .await?;
+    cluster
+        .kubectl(&["delete", "secret", "-n", "trefoil-system", "planted"])
+        .await?;
+    said?;
+    let counted = async |what: &str| {
+        let lines = cluster.on("n1", &["sh", "-c", &count(what)], None).await?;
+        lines
+            .trim()
+            .parse::<u64>()
+            .with_context(|| format!("counting: {lines:?}"))
+    };
+    for needed in [
+        "bugreport/logs/trefoil-system.trefoil-control-plane",
+        "bugreport/processes/node-proxy/",
+        "bugreport/summary/status.txt",
+    ] {
+        ensure!(counted(needed).await? > 0, "no {needed}");
+    }
+    for secret in [planted, &key] {
+        ensure!(
+            counted(secret).await? == 0,
+            "a secret of {} characters is in it",
+            secret.len()
+        );
+    }
+    let size = cluster
+        .on(
+            "n1",
+            &["sh", "-c", "stat -c %s /root/report.tar.gz; rm /root/report.tar*"],
+            None,
+        )
+        .await?;
+    Ok(format!("{} bytes", size.trim()))
+}
+
+async fn left(cluster: &Cluster) -> anyhow::Result<String> {
+    let found = told(cluster, &["uninstall", "--check"]).await?;
+    let all = list(&found, "left");
+    let hindering = all.iter().filter(|one| one["hinders"] == true).count();
+    ensure!(found["installed"] == true && hindering > 0, "{found}");
+    let injector = all
+        .iter()
+        .find(|one| one["object"] == "mutatingwebhookconfigurations/trefoil-sidecar-injector");
+    ensure!(injector.is_some_and(|one| one["hinders"] == true), "{found}");
+    Ok(format!(
+        "{} traces, of which {hindering} would hinder pods",
+        all.len()
+    ))
 }
 
 /// Puts the program that lies beside this one on a node: the cluster's network is not this machine's.
