@@ -42,6 +42,7 @@ pub(crate) enum Subcommand {
     /// The planes, what they serve, and what is unhealthy.
     Status,
     /// What each plane has acknowledged of what the control plane serves, and since when it lacks the rest.
+    ///
     /// Exit code 1 where a replica does not answer, or a plane is away, has refused something or is behind.
     ProxyStatus {
         /// Of one plane, kind by kind: NAMESPACE/POD of a node proxy, a waypoint or a pod with a sidecar.
@@ -60,7 +61,9 @@ pub(crate) enum Subcommand {
         /// svc/NAMESPACE/NAME says which (and svc/NAME, in the client's namespace).
         server: String,
     },
-    /// Everything that is not as it should be, each with its remedy. Exit code 1 where something is found.
+    /// Everything that is not as it should be, each with its remedy.
+    ///
+    /// Exit code 1 where something is found.
     Check {
         /// Before an installation: whether the cluster can take the mesh, and what cannot be known from here. Where
         /// there is no cluster, whether this machine can (`trefoilctl local up`).
@@ -105,6 +108,7 @@ pub(crate) enum Subcommand {
     /// An archive for maintainers: objects, events, logs, what every process says, and no secrets.
     Bugreport(crate::bugreport::Options),
     /// After the mesh was removed: what it has left, and the command that removes each.
+    ///
     /// Exit code 1 where something would hinder pods.
     Uninstall {
         /// Only look. Nothing is removed by this program: `helm uninstall` does that.
