@@ -25,6 +25,8 @@ pub struct MeshConfig {
     pub outbound: Outbound,
     /// Whether labels of pods override those of their namespace.
     pub pod_overrides: bool,
+    /// Whether planes answer the DNS queries of their pods, where no label says.
+    pub dns_capture: bool,
     /// Where no PeerAuthentication says anything.
     pub default_mtls: MtlsMode,
     /// Lifetime of the certificates of workloads, and the longest that one is signed for.
@@ -69,6 +71,7 @@ impl Default for MeshConfig {
             trust_domain: None,
             outbound: Outbound::AllowAny,
             pod_overrides: true,
+            dns_capture: true,
             default_mtls: MtlsMode::Permissive,
             certificate_lifetime: Duration::from_secs(24 * 3600),
             connection_max_age: Duration::from_secs(3600),

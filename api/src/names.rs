@@ -4,6 +4,8 @@
 pub mod label {
     /// `ambient`, `sidecar` or `none`.
     pub const DATAPLANE_MODE: &str = "trefoil.dev/dataplane-mode";
+    /// Whether a pod's DNS queries are answered by its plane: `enabled` or `disabled`.
+    pub const DNS_CAPTURE: &str = "trefoil.dev/dns-capture";
     /// `shared`, `namespace` or `workload`.
     pub const ISOLATION: &str = "trefoil.dev/isolation";
     /// Name of the Gateway that is the waypoint of a namespace, service or pod; `none`: none.
@@ -89,6 +91,8 @@ pub mod port {
     pub const WEBHOOK: u16 = 15017;
     /// Metrics.
     pub const METRICS: u16 = 15020;
+    /// Captured DNS queries, UDP and TCP.
+    pub const DNS: u16 = 15053;
     /// Readiness.
     pub const READINESS: u16 = 15021;
     /// A sidecar's listener of the same purpose: 100 above the node proxy's.
@@ -97,15 +101,19 @@ pub mod port {
     pub const SIDECAR_INBOUND: u16 = 15106;
     /// See [`SIDECAR_OUTBOUND`].
     pub const SIDECAR_HBONE: u16 = 15108;
+    /// See [`SIDECAR_OUTBOUND`].
+    pub const SIDECAR_DNS: u16 = 15153;
 
     /// Ports that no tunnel may end at: a plane would be talking to itself.
-    pub const RESERVED: [u16; 6] = [
+    pub const RESERVED: [u16; 8] = [
         OUTBOUND,
         INBOUND,
         HBONE,
         SIDECAR_OUTBOUND,
         SIDECAR_INBOUND,
         SIDECAR_HBONE,
+        DNS,
+        SIDECAR_DNS,
     ];
 }
 

@@ -33,6 +33,13 @@ pub struct UnknownMode {
     value: String,
 }
 
+/// A label about DNS capture with a value that is neither.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("label {}: {value:?} is none of enabled, disabled", label::DNS_CAPTURE)]
+pub struct UnknownCapture {
+    value: String,
+}
+
 /// What of a pod the decision looks at.
 #[derive(Clone, Debug, Default)]
 pub struct PodFacts<'a> {
@@ -82,6 +89,23 @@ pub fn mode(pod: &PodFacts<'_>, pod_overrides: bool) -> Result<Mode, UnknownMode
     };
     let inherited = Mode::of(pod.namespace_labels)?;
     Ok(own.or(inherited).unwrap_or(Mode::None))
+}
+
+/// Whether a pod's plane answers its DNS queries: as its own label says, where the mesh allows it, else its namespace's,
+/// else the mesh.
+pub fn captures_dns(pod: &PodFacts<'_>, pod_overrides: bool, mesh: bool) -> Result<bool, UnknownCapture> {
+    let said = |labels: Option<&Labels>| match labels
+        .and_then(|labels| labels.get(label::DNS_CAPTURE))
+        .map(String::as_str)
+    {
+        None => Ok(None),
+        Some("enabled") => Ok(Some(true)),
+        Some("disabled") => Ok(Some(false)),
+        Some(value) => Err(UnknownCapture { value: value.into() }),
+    };
+    let own = if pod_overrides { said(pod.labels)? } else { None };
+    let inherited = said(pod.namespace_labels)?;
+    Ok(own.or(inherited).unwrap_or(mesh))
 }
 
 /// Whether a pod is to be created with a sidecar.

@@ -48,6 +48,9 @@ pub struct LastKnown {
     pub namespaces: BTreeMap<String, Labels>,
     /// Whether a pod's own label counts.
     pub pod_overrides: bool,
+    /// Whether planes answer DNS queries where no label says.
+    #[serde(default = "captured")]
+    pub dns_capture: bool,
     /// Uids of the node proxy's pods: they are believed when the API server cannot name them.
     #[serde(default)]
     pub node_proxies: BTreeSet<String>,
@@ -55,6 +58,11 @@ pub struct LastKnown {
     /// from, which is removed too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub removal: Option<String>,
+}
+
+/// What an agent meant that did not say.
+fn captured() -> bool {
+    true
 }
 
 /// The directory where the agent keeps its state.

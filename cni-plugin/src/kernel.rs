@@ -109,7 +109,7 @@ impl Present {
             present.chains.insert(chain.name, chain.hook.is_some());
         }
         for rule in connection.list_rules(table, Family::Inet).await? {
-            let text = rule.nft_syntax();
+            let text = redirection::text(&rule.spec());
             present.rules.entry(rule.chain).or_default().push(text);
         }
         for set in connection.list_sets_in(table, Family::Inet).await? {
@@ -136,6 +136,11 @@ impl Present {
         }
         for set in &table.sets {
             (transaction, changed) = self.set_changes(transaction, changed, table.name, set);
+        }
+        for set in table.timed.iter().filter(|set| !self.sets.contains_key(set.name)) {
+            let ports = Set::new(table.name, set.name).key_type(SetKeyType::InetService);
+            transaction = transaction.add_set(ports.dynamic().per_element_timeouts());
+            changed = true;
         }
         for chain in &table.chains {
             match self.chains.get(chain.name) {

@@ -11,12 +11,14 @@ use trefoil_api::names::{mark, port, probe, uid};
 use trefoil_api::proto::trefoil::v1::Plane;
 
 pub mod annotations;
+pub mod dns;
 pub mod host;
 mod table;
 #[cfg(test)]
 mod tests;
 
-pub use table::{AddressSet, Chain, Hook, RuleError, Table};
+pub use table::{AddressSet, Chain, Hook, RuleError, Table, TimedSet};
+pub(crate) use table::text;
 use table::{jump, redirect, reject_with_reset, returns, socket_user};
 
 /// Name of the table in a pod's namespace.
@@ -34,12 +36,14 @@ pub const INBOUND: &str = "inbound";
 pub const DIRECT: &str = "direct";
 
 /// Plane ports that nobody may dial without having been redirected there.
-const NEVER_DIALLED: [u16; 5] = [
+const NEVER_DIALLED: [u16; 7] = [
     port::OUTBOUND,
     port::INBOUND,
     port::SIDECAR_OUTBOUND,
     port::SIDECAR_INBOUND,
     port::SIDECAR_HBONE,
+    port::DNS,
+    port::SIDECAR_DNS,
 ];
 
 /// The ports at which a plane listens for redirected connections.
@@ -51,6 +55,8 @@ pub struct PlanePorts {
     pub inbound: u16,
     /// HBONE.
     pub hbone: u16,
+    /// Captured DNS queries. A plane that does not listen there gets none.
+    pub dns: u16,
 }
 
 impl PlanePorts {
@@ -62,11 +68,13 @@ impl PlanePorts {
                 outbound: port::OUTBOUND,
                 inbound: port::INBOUND,
                 hbone: port::HBONE,
+                dns: port::DNS,
             }),
             Plane::Sidecar => Some(Self {
                 outbound: port::SIDECAR_OUTBOUND,
                 inbound: port::SIDECAR_INBOUND,
                 hbone: port::SIDECAR_HBONE,
+                dns: port::SIDECAR_DNS,
             }),
             Plane::None | Plane::Unspecified => None,
         }
@@ -78,6 +86,8 @@ impl PlanePorts {
 pub struct PodFacts {
     /// It was created with a sidecar, whose own traffic is exempt.
     pub has_sidecar: bool,
+    /// Its plane answers its DNS queries.
+    pub captures_dns: bool,
     /// Inbound ports that are left alone.
     pub excluded_inbound: BTreeSet<u16>,
     /// Outbound ports that are left alone.
@@ -102,11 +112,12 @@ pub fn pod_table(facts: &PodFacts, plane: Plane) -> Table {
         hook: None,
         rules,
     };
+    let outgoing = dns::jumps().into_iter().chain([for_tcp(OUTBOUND)]).collect();
     let mut chains = vec![
         fixed("mark_in", Hook::FilterPrerouting, vec![save_mark()]),
         fixed("mark_out", Hook::RouteOutput, vec![restore_mark()]),
         fixed("nat_in", Hook::NatPrerouting, vec![for_tcp(INBOUND)]),
-        fixed("nat_out", Hook::NatOutput, vec![for_tcp(OUTBOUND)]),
+        fixed("nat_out", Hook::NatOutput, outgoing),
         fixed("direct_in", Hook::FilterInput, vec![unredirected(DIRECT)]),
         target(DIRECT, refuse_direct()),
     ];
@@ -116,9 +127,12 @@ pub fn pod_table(facts: &PodFacts, plane: Plane) -> Table {
     };
     chains.push(target(INBOUND, inbound));
     chains.push(target(OUTBOUND, outbound));
+    chains.extend(dns::fixed_chains());
+    chains.extend(dns::target_chains(facts, plane));
     Table {
         name: POD_TABLE,
         sets: Vec::new(),
+        timed: vec![dns::answering_planes()],
         chains,
     }
 }
@@ -214,6 +228,16 @@ fn inbound(facts: &PodFacts, plane: Plane, ports: PlanePorts) -> Vec<RuleSpec> {
 }
 
 fn outbound(facts: &PodFacts, ports: PlanePorts) -> Vec<RuleSpec> {
+    let mut rules = left_alone(facts);
+    for &port in &facts.excluded_outbound {
+        rules.push(returns(Match::eq(Field::TcpDport, port)));
+    }
+    rules.push(redirect(tcp(), ports.outbound));
+    rules
+}
+
+/// What of the traffic that leaves no plane takes, whatever its port.
+fn left_alone(facts: &PodFacts) -> Vec<RuleSpec> {
     let mut rules = vec![
         returns(marked(mark::PROXY)),
         returns(marked(mark::SOURCE_PRESERVED)),
@@ -232,10 +256,6 @@ fn outbound(facts: &PodFacts, ports: PlanePorts) -> Vec<RuleSpec> {
     for range in &facts.excluded_destinations {
         rules.push(returns(destination(range)));
     }
-    for &port in &facts.excluded_outbound {
-        rules.push(returns(Match::eq(Field::TcpDport, port)));
-    }
-    rules.push(redirect(tcp(), ports.outbound));
     rules
 }
 

@@ -36,6 +36,7 @@ async fn what_is_installed_is_read_back_and_not_installed_again() {
     assert_eq!((before.plane, before.enrolled), (Plane::None, false));
     let facts = PodFacts {
         has_sidecar: true,
+        captures_dns: true,
         excluded_inbound: [9100].into(),
         excluded_outbound: [25].into(),
         excluded_destinations: ["10.9.0.0/16".parse().unwrap(), "::/0".parse().unwrap()].into(),

@@ -50,6 +50,8 @@ pub struct Pod {
     pub node: String,
     /// Under which account.
     pub service_account: String,
+    /// Its name among the pods of its headless service, and that service's.
+    pub hostname: Option<(String, String)>,
     /// It runs in the host's network namespace.
     pub host_network: bool,
     /// It ended.
@@ -206,6 +208,7 @@ impl From<&core::Pod> for Pod {
                 .and_then(|spec| spec.service_account_name.clone())
                 .filter(|name| !name.is_empty())
                 .unwrap_or_else(|| "default".into()),
+            hostname: spec.and_then(|spec| spec.hostname.clone().zip(spec.subdomain.clone())),
             host_network: spec.and_then(|spec| spec.host_network).unwrap_or(false),
             terminal: matches!(phase, Some("Succeeded" | "Failed")),
             ready: ready && object.metadata.deletion_timestamp.is_none(),

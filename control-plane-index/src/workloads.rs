@@ -12,7 +12,7 @@ use trefoil_api::proto::type_url;
 use super::apply::{in_namespace, put};
 use super::facts::{Endpoint, Pod, Slice};
 use super::guards::Guarding;
-use super::services::{alias, octets, resource_name};
+use super::services::{alias, hostname, octets, resource_name};
 use super::snapshot::{Encoded, ResourceKind};
 use super::targets::Subject;
 use super::{Index, ObjectKey};
@@ -181,6 +181,7 @@ impl Index {
             uid: names::workload_uid(&key.namespace, &key.name),
             name: key.name.clone(),
             namespace: key.namespace.clone(),
+            hostname: own_name(key, pod),
             addresses: pod.addresses.iter().map(octets).collect(),
             tunnel_protocol: tunnel.into(),
             trust_domain: self.message_trust_domain(),
@@ -412,6 +413,18 @@ impl Index {
             services: list.into_iter().collect(),
         }
     }
+}
+
+/// What cluster DNS calls a pod that says which headless service it is of.
+fn own_name(key: &ObjectKey, pod: &Pod) -> String {
+    let Some((own, service)) = &pod.hostname else {
+        return String::new();
+    };
+    let service = ObjectKey {
+        name: service.clone(),
+        ..key.clone()
+    };
+    format!("{own}.{}", hostname(&service))
 }
 
 fn status(healthy: bool) -> i32 {

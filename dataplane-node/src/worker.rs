@@ -15,6 +15,7 @@ use trefoil_api::proto::trefoil::worker::{Ready, from_worker};
 use trefoil_dataplane_core::Drain;
 use trefoil_dataplane_core::proxy::{Proxy, ProxyConfig, ProxyParts};
 use trefoil_dataplane_core::telemetry::{Layer, Metrics};
+use trefoil_dataplane_dns::Dns;
 use trefoil_dataplane_process::admin::{Admin, Format, LogLevel};
 use trefoil_dataplane_process::{memory, metrics_server};
 use trefoil_dataplane_state::certificates::Settings;
@@ -84,6 +85,8 @@ async fn serve(socket: PacketSocket, level: LogLevel) -> Result<(), WorkerError>
         config: ProxyConfig::of(Layer::Node),
         drain: drain.clone(),
     });
+    let queries = trefoil_dataplane_dns::Metrics::register(registry.sub_registry_with_prefix("trefoil"));
+    let dns = Dns::new(store.clone(), queries, trefoil_dataplane_dns::Config::default());
     let admin = admin(&drain, level, &store, &certificates, &proxy);
     let admin = admin.merge(metrics_server::router(Arc::new(registry)));
     tokio::spawn(keys::store(Arc::clone(&certificates), outbox.clone()));
@@ -95,6 +98,7 @@ async fn serve(socket: PacketSocket, level: LogLevel) -> Result<(), WorkerError>
         certificates,
         store,
         proxy,
+        dns,
         admin,
         drain,
         served: Arc::default(),

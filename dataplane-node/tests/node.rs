@@ -80,7 +80,14 @@ async fn a_pod_is_acknowledged_once_its_listeners_are_open_and_stored() {
     for port in LISTENERS {
         pod.connect(port).unwrap();
     }
-    let expected = ["uid-1/15001", "uid-1/15006", "uid-1/15008", "uid-1"];
+    let expected = [
+        "uid-1/15001",
+        "uid-1/15006",
+        "uid-1/15008",
+        "uid-1/15053",
+        "uid-1/udp/15053",
+        "uid-1",
+    ];
     assert_eq!(agent.stored_keys(), expected);
     assert_eq!(feed.add(&pod).await, "", "the same pod again");
     assert_eq!(feed.del("uid-1").await, "");

@@ -11,6 +11,7 @@ use trefoil_api::proto::trefoil::v1::Plane;
 use trefoil_dataplane_core::proxy::{Pod, Requests};
 use trefoil_dataplane_core::sockets::{OwnNamespace, listen};
 use trefoil_dataplane_core::telemetry::Layer;
+use trefoil_dataplane_dns::{Dns, datagrams};
 use trefoil_dataplane_http::Parts;
 use trefoil_dataplane_process::{Process, Signals};
 
@@ -27,21 +28,26 @@ pub(crate) async fn run(options: &Run) -> anyhow::Result<()> {
     let sidecar = Process::new(&options.process, Layer::Sidecar, store, &mut registry)?;
     let sidecar = Arc::new(sidecar);
     let undeclared = http.undeclared.clone();
+    let queries = trefoil_dataplane_dns::Metrics::register(registry.sub_registry_with_prefix("trefoil"));
     sidecar.listen_for_people(registry, options, move |sidecar| {
         let placement = placement::plane(&sidecar.store, &sidecar.workload);
         let redirected_by = placement.map(|plane: Plane| plane.as_str_name());
         json!({ "redirectedBy": redirected_by, "undeclared": undeclared.ports(&sidecar.store.snapshot()) })
     })?;
-    tokio::spawn(sidecar.clone().serve(|sidecar: &Process| take(sidecar, http)));
+    tokio::spawn(sidecar.clone().serve(|sidecar: &Process| take(sidecar, http, queries)));
     sidecar.until_drained(signals).await;
     Ok(())
 }
 
 /// Takes the workload's traffic, and leaves it when another plane does.
-fn take(sidecar: &Process, http: Parts) -> io::Result<()> {
+fn take(sidecar: &Process, http: Parts, queries: trefoil_dataplane_dns::Metrics) -> io::Result<()> {
     let connections = sidecar.metrics.clone();
     let reader = |home| Arc::new(Reader::new(&home, http, connections)) as Arc<dyn Requests>;
     sidecar.proxy.add_reading_pod(pod(sidecar)?, reader);
+    if let Err(error) = take_queries(sidecar, queries) {
+        // Nobody is in the way of names for it: queries go where the application sends them.
+        tracing::warn!(%error, "DNS queries are not answered here");
+    }
     let (proxy, uid) = (sidecar.proxy.clone(), sidecar.options.pod_uid.clone());
     let retire = move || proxy.retire(&uid);
     tokio::spawn(placement::watch(
@@ -50,6 +56,19 @@ fn take(sidecar: &Process, http: Parts) -> io::Result<()> {
         retire,
     ));
     Ok(())
+}
+
+/// Answers the workload's DNS queries, for as long as the process lives.
+fn take_queries(sidecar: &Process, metrics: trefoil_dataplane_dns::Metrics) -> io::Result<()> {
+    let dns = Dns::new(sidecar.store.clone(), metrics, trefoil_dataplane_dns::Config::default());
+    dns.add_pod(trefoil_dataplane_dns::Pod {
+        uid: sidecar.options.pod_uid.clone(),
+        namespace: sidecar.options.namespace.clone(),
+        name: sidecar.options.pod.clone(),
+        datagrams: datagrams::listen(port::SIDECAR_DNS)?,
+        streams: listen(port::SIDECAR_DNS)?,
+        sockets: Arc::new(OwnNamespace),
+    })
 }
 
 fn pod(sidecar: &Process) -> io::Result<Pod> {

@@ -40,6 +40,8 @@ pub struct Workload {
     pub name: String,
     /// Namespace of the pod.
     pub namespace: String,
+    /// Its own name within its headless service, such as `cart-0.carts.shop.svc.cluster.local`; empty if none.
+    pub hostname: String,
     /// Its addresses; may be of both families.
     pub addresses: Vec<IpAddr>,
     /// Who it is.

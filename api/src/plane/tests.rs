@@ -92,3 +92,32 @@ fn a_gateways_own_pod_takes_part_by_itself_whatever_its_namespace_says() {
         }
     }
 }
+
+#[test]
+fn dns_capture_is_as_the_pod_says_then_its_namespace_then_the_mesh() {
+    let labels = |value: &str| Labels::from([(label::DNS_CAPTURE.to_string(), value.to_string())]);
+    for (namespace, pod, overrides, mesh, expected) in [
+        (None, None, true, true, true),
+        (None, None, true, false, false),
+        (Some("disabled"), None, true, true, false),
+        (Some("enabled"), None, true, false, true),
+        (Some("disabled"), Some("enabled"), true, true, true),
+        (Some("disabled"), Some("enabled"), false, true, false),
+        (None, Some("disabled"), true, true, false),
+    ] {
+        let (namespace, pod) = (namespace.map(labels), pod.map(labels));
+        let facts = PodFacts {
+            namespace_labels: namespace.as_ref(),
+            labels: pod.as_ref(),
+            ..PodFacts::default()
+        };
+        assert_eq!(captures_dns(&facts, overrides, mesh), Ok(expected), "{facts:?}");
+    }
+    let unknown = labels("no");
+    let facts = PodFacts {
+        labels: Some(&unknown),
+        ..PodFacts::default()
+    };
+    assert!(captures_dns(&facts, true, true).is_err());
+    assert_eq!(captures_dns(&facts, false, true), Ok(true));
+}

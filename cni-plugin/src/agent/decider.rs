@@ -14,7 +14,7 @@ use trefoil_api::names::annotation;
 use super::observe::Observation;
 use super::pod::{self, PodStatus};
 use super::shared::Shared;
-use super::world::{Desired, Undecided, World};
+use super::world::{Desired, Settings, Undecided, World};
 use crate::attachment::{Attachment, LastKnown};
 use crate::kernel::apply;
 use crate::namespace::Namespace;
@@ -173,15 +173,20 @@ impl Decider {
         let text = map.and_then(|map| map.data.as_ref()?.get("mesh.yaml"));
         match MeshConfig::parse(text.map_or("", String::as_str)) {
             Ok(config) => {
-                self.world.set_pod_overrides(config.pod_overrides);
+                self.world.set_settings(Settings {
+                    pod_overrides: config.pod_overrides,
+                    dns_capture: config.dns_capture,
+                });
                 self.decide_all();
             }
             Err(error) => {
                 tracing::warn!(%error, "mesh configuration not understood; the last one stays in force");
                 if !self.world.configured() {
                     let last = self.remembered.as_ref();
-                    self.world
-                        .set_pod_overrides(last.is_none_or(|last| last.pod_overrides));
+                    self.world.set_settings(Settings {
+                        pod_overrides: last.is_none_or(|last| last.pod_overrides),
+                        dns_capture: last.is_none_or(|last| last.dns_capture),
+                    });
                     self.decide_all();
                 }
             }

@@ -55,6 +55,15 @@ pub(crate) enum Undecided {
     Refused(String),
 }
 
+/// What of the mesh's configuration the rules depend on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Settings {
+    /// Whether pods' own labels count.
+    pub(crate) pod_overrides: bool,
+    /// Whether planes answer DNS queries where no label says.
+    pub(crate) dns_capture: bool,
+}
+
 #[derive(Debug)]
 struct Known {
     pod: Pod,
@@ -67,8 +76,8 @@ struct Known {
 #[derive(Debug, Default)]
 pub(crate) struct World {
     namespaces: Option<BTreeMap<String, Labels>>,
-    /// Whether pods' own labels count, once the mesh's configuration is known.
-    pod_overrides: Option<bool>,
+    /// What the mesh's configuration says of pods, once it is known.
+    settings: Option<Settings>,
     /// The request that the mesh be removed.
     removal: Option<String>,
     pods: BTreeMap<String, Known>,
@@ -103,8 +112,8 @@ impl World {
         };
     }
 
-    pub(crate) fn set_pod_overrides(&mut self, pod_overrides: bool) {
-        self.pod_overrides = Some(pod_overrides);
+    pub(crate) fn set_settings(&mut self, settings: Settings) {
+        self.settings = Some(settings);
     }
 
     /// The mesh is to be removed, by this request, or is not.
@@ -197,7 +206,8 @@ impl World {
     pub(crate) fn last_known(&self) -> Option<LastKnown> {
         Some(LastKnown {
             namespaces: self.namespaces.clone()?,
-            pod_overrides: self.pod_overrides?,
+            pod_overrides: self.settings?.pod_overrides,
+            dns_capture: self.settings?.dns_capture,
             node_proxies: self.node_proxies(),
             removal: self.removal.clone(),
         })
@@ -205,7 +215,7 @@ impl World {
 
     /// Whether a configuration of the mesh is in force.
     pub(crate) fn configured(&self) -> bool {
-        self.pod_overrides.is_some()
+        self.settings.is_some()
     }
 
     /// Uids of the node proxy's pods.
@@ -296,14 +306,18 @@ impl World {
             host_network: host_network(pod),
             has_sidecar: annotations::has_sidecar(pod),
         };
-        let pod_overrides = self
-            .pod_overrides
+        let settings = self
+            .settings
             .ok_or_else(|| Undecided::NotYet("the mesh configuration".into()))?;
         let refused = |error: &dyn std::fmt::Display| Undecided::Refused(error.to_string());
-        let decision = plane::decide(&facts, pod_overrides).map_err(|error| refused(&error))?;
+        let decision = plane::decide(&facts, settings.pod_overrides).map_err(|error| refused(&error))?;
+        let captures_dns = plane::captures_dns(&facts, settings.pod_overrides, settings.dns_capture);
         Ok(Wish {
             plane: decision.plane,
-            facts: annotations::facts(pod).map_err(|error| refused(&error))?,
+            facts: PodFacts {
+                captures_dns: captures_dns.map_err(|error| refused(&error))?,
+                ..annotations::facts(pod).map_err(|error| refused(&error))?
+            },
             remark: decision.remark,
         })
     }

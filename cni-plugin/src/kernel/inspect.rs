@@ -9,7 +9,7 @@ use trefoil_api::proto::trefoil::v1::Plane;
 
 use super::KernelError;
 use crate::namespace::Namespace;
-use crate::redirection::{INBOUND, OUTBOUND, POD_TABLE, PlanePorts};
+use crate::redirection::{self, INBOUND, OUTBOUND, POD_TABLE, PlanePorts};
 
 /// What redirects a pod's traffic.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +79,6 @@ fn plane(outbound: Option<u16>, inbound: Option<u16>) -> Plane {
 }
 
 fn printed(rule: &RuleInfo) -> (String, String) {
-    let text = rule.nft_syntax().unwrap_or_else(|| "(not understood)".into());
+    let text = redirection::text(&rule.spec()).unwrap_or_else(|| "(not understood)".into());
     (rule.chain.clone(), text)
 }

@@ -9,11 +9,12 @@ use trefoil_api::names::SIDECAR_CONTAINER;
 
 use super::PodFacts;
 
-/// The facts of a pod.
+/// The facts of a pod, but for what labels say.
 pub fn facts(pod: &Pod) -> Result<PodFacts, AnnotationError> {
     let exclusions = Exclusions::read(pod.metadata.annotations.as_ref())?;
     Ok(PodFacts {
         has_sidecar: has_sidecar(pod),
+        captures_dns: false,
         excluded_inbound: exclusions.inbound,
         excluded_outbound: exclusions.outbound,
         excluded_destinations: exclusions.destinations,

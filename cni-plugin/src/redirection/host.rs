@@ -37,6 +37,7 @@ pub fn host_table(kubelet_user: u32, pods: &BTreeSet<IpAddr>) -> Table {
     Table {
         name: HOST_TABLE,
         sets: vec![set(PODS_V4, false), set(PODS_V6, true)],
+        timed: Vec::new(),
         chains: vec![
             chain(
                 "mark_probes",

@@ -35,6 +35,8 @@ pub struct Table {
     pub name: &'static str,
     /// Its named sets.
     pub sets: Vec<AddressSet>,
+    /// Its named sets that rules fill.
+    pub timed: Vec<TimedSet>,
     /// Its chains. Rules may jump to any of them.
     pub chains: Vec<Chain>,
 }
@@ -48,6 +50,13 @@ pub struct AddressSet {
     pub v6: bool,
     /// Its elements.
     pub elements: BTreeSet<IpAddr>,
+}
+
+/// A named set of ports that rules fill, and whose elements go by themselves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TimedSet {
+    /// Its name.
+    pub name: &'static str,
 }
 
 /// A chain: a base chain if it has a hook.
@@ -64,10 +73,14 @@ pub struct Chain {
 /// Where a base chain is entered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hook {
+    /// Before connection tracking.
+    RawPrerouting,
     /// Before routing, after connection tracking.
     FilterPrerouting,
     /// Locally delivered packets.
     FilterInput,
+    /// Locally sent packets, before connection tracking.
+    RawOutput,
     /// Locally sent packets, before they are routed for good.
     FilterOutput,
     /// Forwarded packets.
@@ -95,8 +108,10 @@ impl Hook {
     #[must_use]
     pub fn base(self) -> BaseChain {
         match self {
+            Self::RawPrerouting => BaseChain::filter(FilterHook::Prerouting, Priority::Raw),
             Self::FilterPrerouting => BaseChain::filter(FilterHook::Prerouting, Priority::Mangle),
             Self::FilterInput => BaseChain::filter(FilterHook::Input, Priority::Filter),
+            Self::RawOutput => BaseChain::filter(FilterHook::Output, Priority::Raw),
             Self::FilterOutput => BaseChain::filter(FilterHook::Output, Priority::Mangle),
             Self::FilterForward => BaseChain::filter(FilterHook::Forward, Priority::Filter),
             Self::RouteOutput => BaseChain::route(Priority::Mangle),
@@ -108,8 +123,10 @@ impl Hook {
 
     fn text(self) -> &'static str {
         match self {
+            Self::RawPrerouting => "type filter hook prerouting priority raw",
             Self::FilterPrerouting => "type filter hook prerouting priority mangle",
             Self::FilterInput => "type filter hook input priority filter",
+            Self::RawOutput => "type filter hook output priority raw",
             Self::FilterOutput => "type filter hook output priority mangle",
             Self::FilterForward => "type filter hook forward priority filter",
             Self::RouteOutput => "type route hook output priority mangle",
@@ -127,7 +144,7 @@ impl Chain {
         self.rules
             .iter()
             .enumerate()
-            .map(|(index, rule)| rule.nft_syntax(Family::Inet).ok_or(RuleError { chain, index }))
+            .map(|(index, rule)| text(rule).ok_or(RuleError { chain, index }))
             .collect()
     }
 }
@@ -145,19 +162,31 @@ impl fmt::Display for Table {
                 elements.join(", ")
             )?;
         }
+        for set in &self.timed {
+            writeln!(formatter, "  set {} {{ type inet_service; flags dynamic, timeout }}", set.name)?;
+        }
         for chain in &self.chains {
             writeln!(formatter, "  chain {} {{", chain.name)?;
             if let Some(hook) = chain.hook {
                 writeln!(formatter, "    {}; policy accept;", hook.text())?;
             }
             for rule in &chain.rules {
-                let text = rule.nft_syntax(Family::Inet).unwrap_or_else(|| "?".into());
+                let text = text(rule).unwrap_or_else(|| "?".into());
                 writeln!(formatter, "    {text}")?;
             }
             writeln!(formatter, "  }}")?;
         }
         writeln!(formatter, "}}")
     }
+}
+
+/// A rule as `nft` prints it, or as its expressions where `nft` itself has no words for it; none if the kernel could
+/// not be told of it.
+pub(crate) fn text(rule: &RuleSpec) -> Option<String> {
+    rule.nft_syntax(Family::Inet).or_else(|| {
+        let expressions = rule.lower(Family::Inet).ok()?;
+        Some(format!("{expressions:?}"))
+    })
 }
 
 /// A rule that leaves alone what matches.

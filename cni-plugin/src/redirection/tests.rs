@@ -7,6 +7,7 @@ use super::{PodFacts, annotations, host, pod_table};
 fn facts() -> PodFacts {
     PodFacts {
         has_sidecar: true,
+        captures_dns: true,
         excluded_inbound: [9100].into(),
         excluded_outbound: [25, 3306].into(),
         excluded_destinations: ["10.9.0.0/16".parse().unwrap(), "fd09::/32".parse().unwrap()].into(),
@@ -38,6 +39,25 @@ fn planes_differ_in_target_chains_only() {
             assert!(left == right || left.hook.is_none(), "{}", left.name);
         }
     }
+}
+
+#[test]
+fn queries_are_redirected_where_they_are_captured_and_nothing_excludes_them() {
+    let captured = |facts: &PodFacts, plane| {
+        let table = pod_table(facts, plane);
+        let mut chains = table.chains.iter();
+        let chain = chains.find(|chain| chain.name == "dns").unwrap();
+        chain.syntax().unwrap().join("\n")
+    };
+    assert!(captured(&facts(), Plane::Node).contains("15053"));
+    assert!(captured(&facts(), Plane::Sidecar).contains("15153"));
+    assert_eq!(captured(&facts(), Plane::None), "");
+    assert_eq!(captured(&PodFacts::default(), Plane::Node), "");
+    let excluded = PodFacts {
+        excluded_outbound: [53].into(),
+        ..facts()
+    };
+    assert_eq!(captured(&excluded, Plane::Node), "");
 }
 
 #[test]
@@ -79,12 +99,14 @@ proptest! {
         outbound in prop::collection::btree_set(1u16.., 0..6),
         addresses in prop::collection::btree_set((any::<[u8; 16]>(), 0u8..=128), 0..6),
         has_sidecar: bool,
+        captures_dns: bool,
     ) {
         let ranges = addresses.into_iter().map(|(address, length)| {
             ipnet::IpNet::new(std::net::Ipv6Addr::from(address).into(), length).unwrap().trunc()
         });
         let facts = PodFacts {
             has_sidecar,
+            captures_dns,
             excluded_inbound: inbound.clone(),
             excluded_outbound: outbound,
             excluded_destinations: ranges.collect(),

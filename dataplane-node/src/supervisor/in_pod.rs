@@ -9,29 +9,94 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use trefoil_api::names::{mark, port};
 use trefoil_api::proto::trefoil::worker::Family;
 
-/// What the node proxy listens on in every pod, in the order in which workers get them.
-pub(crate) const LISTENERS: [u16; 3] = [port::OUTBOUND, port::INBOUND, port::HBONE];
+/// A socket that waits for what comes to a port of a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Listener {
+    /// For connections.
+    Stream(u16),
+    /// For datagrams.
+    Datagrams(u16),
+}
+
+/// Every such socket, in the order in which workers get them.
+pub(crate) const ALL: [Listener; 5] = [
+    Listener::Stream(port::OUTBOUND),
+    Listener::Stream(port::INBOUND),
+    Listener::Stream(port::HBONE),
+    Listener::Stream(port::DNS),
+    Listener::Datagrams(port::DNS),
+];
 
 /// Connections that may wait while no worker accepts. The namespace's `somaxconn` bounds it too.
 const BACKLOG: i32 = 4096;
 
-/// A listener on a port of every address, of both families where the namespace has both.
-pub(crate) fn listen(port: u16) -> io::Result<OwnedFd> {
-    let dual = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
-    match listen_at(dual) {
-        Err(error) if without_ipv6(&error) => listen_at(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))),
-        result => result,
+impl Listener {
+    /// Its port.
+    #[must_use]
+    pub(crate) fn port(self) -> u16 {
+        match self {
+            Self::Stream(port) | Self::Datagrams(port) => port,
+        }
+    }
+
+    /// Whether a pod is not served without it. Names are found without a plane too: a pod is not refused because its
+    /// application has that port.
+    #[must_use]
+    pub(crate) fn is_needed(self) -> bool {
+        self.port() != port::DNS
+    }
+
+    /// Opens it on every address, of both families where the namespace has both.
+    pub(crate) fn open(self) -> io::Result<OwnedFd> {
+        let dual = SocketAddr::from((Ipv6Addr::UNSPECIFIED, self.port()));
+        match self.open_at(dual) {
+            Err(error) if without_ipv6(&error) => {
+                self.open_at(SocketAddr::from((Ipv4Addr::UNSPECIFIED, self.port())))
+            }
+            result => result,
+        }
+    }
+
+    fn open_at(self, address: SocketAddr) -> io::Result<OwnedFd> {
+        let domain = Domain::for_address(address);
+        let socket = match self {
+            Self::Stream(_) => marked(domain)?,
+            Self::Datagrams(_) => marked_datagrams(domain)?,
+        };
+        if address.is_ipv6() {
+            socket.set_only_v6(false)?;
+        }
+        if let Self::Stream(_) = self {
+            socket.set_reuse_address(true)?;
+        }
+        socket.bind(&address.into())?;
+        if let Self::Stream(_) = self {
+            socket.listen(BACKLOG)?;
+        }
+        Ok(socket.into())
+    }
+
+    /// Whether a descriptor is this: what came back from the descriptor store is checked before it is served.
+    #[must_use]
+    pub(crate) fn is(self, descriptor: &OwnedFd) -> bool {
+        let descriptor = descriptor.as_fd();
+        let socket = SockRef::from(&descriptor);
+        let address = socket.local_addr().ok().and_then(|address| address.as_socket());
+        let kind = match self {
+            Self::Stream(_) => socket.is_listener().unwrap_or(false),
+            Self::Datagrams(_) => socket.r#type().is_ok_and(|kind| kind == Type::DGRAM),
+        };
+        kind && address.is_some_and(|address| address.port() == self.port())
     }
 }
 
-fn listen_at(address: SocketAddr) -> io::Result<OwnedFd> {
-    let socket = marked(Domain::for_address(address))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(false)?;
-    }
-    socket.set_reuse_address(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
+/// A socket to ask resolvers with from the namespace.
+pub(crate) fn asking(family: Family) -> io::Result<OwnedFd> {
+    let socket = match family {
+        Family::Ipv4 => marked_datagrams(Domain::IPV4)?,
+        Family::Ipv6 => marked_datagrams(Domain::IPV6)?,
+        Family::Unspecified => return Err(io::Error::other("no address family named")),
+    };
     Ok(socket.into())
 }
 
@@ -56,18 +121,14 @@ pub(crate) fn dialing(family: Family) -> io::Result<OwnedFd> {
     Ok(socket.into())
 }
 
-/// Whether a descriptor is a listener on this port: what came back from the descriptor store is checked
-/// before it is served.
-#[must_use]
-pub(crate) fn is_listener_on(descriptor: &OwnedFd, port: u16) -> bool {
-    let descriptor = descriptor.as_fd();
-    let socket = SockRef::from(&descriptor);
-    let address = socket.local_addr().ok().and_then(|address| address.as_socket());
-    socket.is_listener().unwrap_or(false) && address.is_some_and(|address| address.port() == port)
-}
-
 fn marked(domain: Domain) -> io::Result<Socket> {
     let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    socket.set_mark(mark::PROXY)?;
+    Ok(socket)
+}
+
+fn marked_datagrams(domain: Domain) -> io::Result<Socket> {
+    let socket = Socket::new(domain, Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
     socket.set_mark(mark::PROXY)?;
     Ok(socket)
 }

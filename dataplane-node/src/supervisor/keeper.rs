@@ -12,6 +12,8 @@ use trefoil_api::proto::trefoil::descriptors::{
 };
 use trefoil_packets::{MAX_DESCRIPTORS, PacketError, PacketSocket};
 
+use super::in_pod::Listener;
+
 /// How long the store has to answer. The agent itself waits five seconds for us.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -49,8 +51,12 @@ pub(crate) enum KeeperError {
 
 /// The name of a listener.
 #[must_use]
-pub(crate) fn listener(uid: &str, port: u16) -> Name {
-    name(Kind::Listener, format!("{uid}/{port}"))
+pub(crate) fn listener(uid: &str, listener: Listener) -> Name {
+    let key = match listener {
+        Listener::Stream(port) => format!("{uid}/{port}"),
+        Listener::Datagrams(port) => format!("{uid}/udp/{port}"),
+    };
+    name(Kind::Listener, key)
 }
 
 /// The name of a pod's namespace.

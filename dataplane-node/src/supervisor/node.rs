@@ -217,7 +217,7 @@ impl Node {
             .take(&keeper::namespace(uid))
             .and_then(|descriptor| Namespace::new(descriptor).ok())
             .is_some_and(|stored| stored.is(network));
-        let at_hand = |port| stored.take(&keeper::listener(uid, port)).filter(|_| same);
+        let at_hand = |listener| stored.take(&keeper::listener(uid, listener)).filter(|_| same);
         Pod::open(
             &self.parts.entrance,
             description.clone(),

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use trefoil_api::names::workload_uid;
 use trefoil_api::proto::trefoil::descriptors::Name;
 
-use super::in_pod::{self, LISTENERS};
+use super::in_pod::{ALL, Listener};
 use super::keeper;
 use super::namespace::{Entrance, Namespace};
 
@@ -30,8 +30,8 @@ pub(crate) struct Pod {
     pub service_account: String,
     /// Its network namespace.
     pub network: Arc<Namespace>,
-    /// Its listeners, in the order of [`LISTENERS`].
-    pub listeners: Vec<OwnedFd>,
+    /// Its listeners, in the order of [`ALL`]; it may lack those that are not needed.
+    pub listeners: Vec<(Listener, OwnedFd)>,
 }
 
 /// What the agent says of a pod.
@@ -53,23 +53,26 @@ impl Pod {
         entrance: &Entrance,
         description: Description,
         network: Arc<Namespace>,
-        mut at_hand: impl FnMut(u16) -> Option<OwnedFd>,
+        mut at_hand: impl FnMut(Listener) -> Option<OwnedFd>,
     ) -> io::Result<Self> {
-        let mut listeners = Vec::with_capacity(LISTENERS.len());
-        for port in LISTENERS {
-            let stored = at_hand(port).filter(|stored| in_pod::is_listener_on(stored, port));
-            listeners.push(match stored {
-                Some(stored) => stored,
-                None => {
-                    let opened = entrance.run(Arc::clone(&network), move || in_pod::listen(port));
-                    opened.await.map_err(|error| {
-                        io::Error::new(
-                            error.kind(),
-                            format!("listening on port {port} in the pod: {error}"),
-                        )
-                    })?
+        let mut listeners = Vec::with_capacity(ALL.len());
+        for listener in ALL {
+            if let Some(stored) = at_hand(listener).filter(|stored| listener.is(stored)) {
+                listeners.push((listener, stored));
+                continue;
+            }
+            let opened = entrance.run(Arc::clone(&network), move || listener.open()).await;
+            match opened {
+                Ok(opened) => listeners.push((listener, opened)),
+                Err(error) if listener.is_needed() => {
+                    let port = listener.port();
+                    let message = format!("listening on port {port} in the pod: {error}");
+                    return Err(io::Error::new(error.kind(), message));
                 }
-            });
+                Err(error) => {
+                    tracing::warn!(pod = description.name, ?listener, %error, "a pod's DNS queries are not answered here");
+                }
+            }
         }
         Ok(Self {
             uid: description.uid,
@@ -104,15 +107,28 @@ impl Pod {
     /// Its listeners, to be passed on.
     #[must_use]
     pub(crate) fn listener_descriptors(&self) -> Vec<BorrowedFd<'_>> {
-        self.listeners.iter().map(AsFd::as_fd).collect()
+        self.listeners.iter().map(|(_, listener)| listener.as_fd()).collect()
+    }
+
+    /// Ports of its listeners for connections, then of those for datagrams, as their descriptors are passed on.
+    #[must_use]
+    pub(crate) fn ports(&self) -> (Vec<u32>, Vec<u32>) {
+        let (mut streams, mut datagrams) = (Vec::new(), Vec::new());
+        for (listener, _) in &self.listeners {
+            match listener {
+                Listener::Stream(port) => streams.push(u32::from(*port)),
+                Listener::Datagrams(port) => datagrams.push(u32::from(*port)),
+            }
+        }
+        (streams, datagrams)
     }
 
     /// What is stored of it, by name.
     #[must_use]
     pub(crate) fn stored(&self) -> Vec<(Name, BorrowedFd<'_>)> {
-        let listeners = LISTENERS.iter().zip(&self.listeners);
+        let listeners = self.listeners.iter();
         let mut items: Vec<_> = listeners
-            .map(|(port, listener)| (keeper::listener(&self.uid, *port), listener.as_fd()))
+            .map(|(listener, descriptor)| (keeper::listener(&self.uid, *listener), descriptor.as_fd()))
             .collect();
         items.push((keeper::namespace(&self.uid), self.network.as_fd()));
         items
@@ -127,6 +143,6 @@ pub(super) fn next_generation() -> u64 {
 /// Every name under which something of a pod is stored.
 #[must_use]
 pub(crate) fn stored_names(uid: &str) -> Vec<Name> {
-    let listeners = LISTENERS.iter().map(|port| keeper::listener(uid, *port));
+    let listeners = ALL.iter().map(|listener| keeper::listener(uid, *listener));
     listeners.chain([keeper::namespace(uid)]).collect()
 }

@@ -10,7 +10,6 @@ use tokio::sync::Notify;
 use trefoil_api::Identity;
 use trefoil_api::proto::trefoil::worker::{AddPod, RemovePod, to_worker};
 
-use super::in_pod::LISTENERS;
 use super::pod::Pod;
 use super::questions::Questions;
 use super::scope::Scope;
@@ -305,6 +304,7 @@ impl Assigned {
 
 fn add(assignment: &Assignment) -> Order {
     let pod = &assignment.pod;
+    let (listeners, datagrams) = pod.ports();
     Order {
         payload: to_worker::Payload::AddPod(AddPod {
             uid: pod.uid.clone(),
@@ -312,7 +312,8 @@ fn add(assignment: &Assignment) -> Order {
             namespace: pod.namespace.clone(),
             service_account: pod.service_account.clone(),
             trust_domain: assignment.trust_domain.clone(),
-            listeners: LISTENERS.map(u32::from).to_vec(),
+            listeners,
+            datagrams,
             node: String::new(),
             generation: pod.generation,
         }),

@@ -22,6 +22,7 @@ use trefoil_api::proto::trefoil::worker::{
 };
 use trefoil_dataplane_core::Drain;
 use trefoil_dataplane_core::proxy::{Pod, Proxy};
+use trefoil_dataplane_dns::Dns;
 use trefoil_dataplane_state::{Certificates, Store};
 use trefoil_packets::PacketSocket;
 
@@ -44,6 +45,7 @@ pub(super) struct Inbox {
     pub(super) certificates: Arc<Certificates>,
     pub(super) store: Store,
     pub(super) proxy: Arc<Proxy>,
+    pub(super) dns: Dns,
     pub(super) admin: Router,
     pub(super) drain: Drain,
     /// Kubernetes uids of the pods served now: one may be added again while it still drains.
@@ -106,10 +108,11 @@ impl Inbox {
             .send(from_worker::Payload::PodAdded(PodAdded { uid, error }));
     }
 
-    fn pod(&self, add: AddPod, listeners: Vec<OwnedFd>) -> io::Result<Pod> {
+    fn pod(&self, add: AddPod, mut listeners: Vec<OwnedFd>) -> io::Result<Pod> {
+        let datagrams = listeners.split_off(add.listeners.len().min(listeners.len()));
         let identity = Identity::new(&add.trust_domain, &add.namespace, &add.service_account);
         let identity = identity.map_err(io::Error::other)?;
-        let (mut outbound, mut inbound, mut hbone) = (None, None, None);
+        let (mut outbound, mut inbound, mut hbone, mut dns) = (None, None, None, None);
         for (number, listener) in add.listeners.iter().zip(listeners) {
             let listener = std::net::TcpListener::from(listener);
             listener.set_nonblocking(true)?;
@@ -118,6 +121,7 @@ impl Inbox {
                 Ok(port::OUTBOUND) => outbound = listener,
                 Ok(port::INBOUND) => inbound = listener,
                 Ok(port::HBONE) => hbone = listener,
+                Ok(port::DNS) => dns = listener,
                 _ => return Err(io::Error::other(format!("no use for a listener on {number}"))),
             }
         }
@@ -125,17 +129,28 @@ impl Inbox {
         // Sockets of an earlier pod of this uid may be of another namespace.
         self.pools.renew(&add.uid, add.generation);
         self.signer.add(&add.uid, identity.clone());
+        let dialer = Arc::new(PodDialer {
+            uid: add.uid.clone(),
+            generation: add.generation,
+            pools: Arc::clone(&self.pools),
+        });
+        if let (Some(streams), Some(datagrams)) = (dns, datagrams.into_iter().next()) {
+            self.dns.add_pod(trefoil_dataplane_dns::Pod {
+                uid: add.uid.clone(),
+                namespace: add.namespace.clone(),
+                name: add.name.clone(),
+                datagrams: datagrams.into(),
+                streams,
+                sockets: Arc::clone(&dialer) as Arc<_>,
+            })?;
+        }
         Ok(Pod {
             workload_uid: workload_uid(&add.namespace, &add.name),
             identity,
             outbound: outbound.ok_or_else(|| missing("outbound"))?,
             inbound: inbound.ok_or_else(|| missing("inbound"))?,
             hbone: hbone.ok_or_else(|| missing("HBONE"))?,
-            dialer: Arc::new(PodDialer {
-                uid: add.uid.clone(),
-                generation: add.generation,
-                pools: Arc::clone(&self.pools),
-            }),
+            dialer,
             uid: add.uid,
             namespace: add.namespace,
             name: add.name,
@@ -148,6 +163,7 @@ impl Inbox {
 
     fn remove(&self, uid: String) {
         self.served().remove(&uid);
+        self.dns.remove_pod(&uid);
         let served = Arc::clone(&self.served);
         let (proxy, outbox) = (Arc::clone(&self.proxy), self.outbox.clone());
         let (signer, pools) = (Arc::clone(&self.signer), Arc::clone(&self.pools));

@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
+use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -39,6 +40,7 @@ struct Key {
     uid: String,
     generation: u64,
     family: Family,
+    datagrams: bool,
 }
 
 #[derive(Debug)]
@@ -90,6 +92,7 @@ impl Pools {
             uid: sockets.pod_uid.clone(),
             generation: sockets.generation,
             family,
+            datagrams: sockets.datagrams,
         };
         let mut pools = self.lock();
         let Some(pool) = pools.get_mut(&key) else {
@@ -146,6 +149,7 @@ impl Pools {
             family: family.into(),
             count: pool.batch,
             generation: key.generation,
+            datagrams: key.datagrams,
         }));
     }
 
@@ -188,20 +192,33 @@ pub(super) struct PodDialer {
     pub(super) pools: Arc<Pools>,
 }
 
+impl PodDialer {
+    async fn take(&self, family: Family, datagrams: bool) -> io::Result<OwnedFd> {
+        let key = Key {
+            uid: self.uid.clone(),
+            generation: self.generation,
+            family,
+            datagrams,
+        };
+        self.pools.take(key).await
+    }
+}
+
 impl Dialer for PodDialer {
     fn socket(&self, family: Family) -> BoxFuture<'_, io::Result<TcpSocket>> {
         Box::pin(async move {
-            let key = Key {
-                uid: self.uid.clone(),
-                generation: self.generation,
-                family,
-            };
-            let socket = self.pools.take(key).await?;
+            let socket = self.take(family, false).await?;
             Ok(TcpSocket::from_std_stream(std::net::TcpStream::from(socket)))
         })
     }
 
     fn transparent(&self) -> bool {
         true
+    }
+}
+
+impl trefoil_dataplane_dns::Sockets for PodDialer {
+    fn datagrams(&self, family: Family) -> BoxFuture<'_, io::Result<UdpSocket>> {
+        Box::pin(async move { Ok(UdpSocket::from(self.take(family, true).await?)) })
     }
 }

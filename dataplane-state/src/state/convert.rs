@@ -43,6 +43,7 @@ pub(super) fn workload(from: &message::Workload) -> Result<Workload, Malformed> 
         uid: from.uid.clone(),
         name: from.name.clone(),
         namespace: from.namespace.clone(),
+        hostname: from.hostname.clone(),
         addresses: each(&from.addresses, "addresses", |bytes, at| address(bytes, at))?,
         identity: identity(from)?,
         tunnel: tunnel(from.tunnel_protocol)?,

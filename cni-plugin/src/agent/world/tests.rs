@@ -2,8 +2,13 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
 use trefoil_api::proto::trefoil::v1::Plane;
 
-use super::World;
+use super::{Settings, World};
 use crate::attachment::Attachment;
+
+const SETTINGS: Settings = Settings {
+    pod_overrides: true,
+    dns_capture: true,
+};
 
 fn pod(uid: &str, more: &serde_json::Value) -> Pod {
     let mut whole = json!({
@@ -33,7 +38,7 @@ fn ambient() -> World {
     let mut world = World::restored(Vec::new());
     let labels = [("trefoil.dev/dataplane-mode".into(), "ambient".into())].into();
     world.set_namespaces([("shop".into(), labels)].into());
-    world.set_pod_overrides(true);
+    world.set_settings(SETTINGS);
     world
 }
 
@@ -45,7 +50,7 @@ fn a_pod_is_undecided_until_its_namespace_and_the_configuration_are_known() {
     world.set_namespace("shop".into(), Some([].into()));
     assert!(world.desired("a").unwrap().wish.is_err());
     assert!(world.last_known().is_none());
-    world.set_pod_overrides(true);
+    world.set_settings(SETTINGS);
     assert!(world.last_known().is_some());
     assert_eq!(world.desired("a").unwrap().wish.unwrap().plane, Plane::None);
     assert!(world.meshed_addresses().is_empty());
@@ -118,4 +123,29 @@ fn while_the_mesh_is_removed_every_pod_leaves_it() {
     world.set_removal(None);
     assert_eq!(world.desired("a").unwrap().wish.unwrap().plane, Plane::Node);
     assert!(world.desired("b").unwrap().wish.is_err());
+}
+
+#[test]
+fn queries_are_captured_unless_a_label_or_the_mesh_says_otherwise() {
+    let captured = |world: &World| world.desired("a").unwrap().wish.map(|wish| wish.facts.captures_dns);
+    let mut world = ambient();
+    world.set_pod(pod("a", &json!({})), true);
+    assert_eq!(captured(&world), Ok(true));
+    let labelled = |value: &str| {
+        let metadata = json!({"metadata": {
+            "name": "a", "namespace": "shop", "uid": "a", "labels": {"trefoil.dev/dns-capture": value},
+        }});
+        pod("a", &metadata)
+    };
+    world.set_pod(labelled("disabled"), true);
+    assert_eq!(captured(&world), Ok(false));
+    world.set_pod(labelled("off"), true);
+    assert!(captured(&world).unwrap_err().to_string().contains("dns-capture"));
+    let mesh = Settings {
+        dns_capture: false,
+        ..SETTINGS
+    };
+    world.set_settings(mesh);
+    world.set_pod(pod("a", &json!({})), true);
+    assert_eq!(captured(&world), Ok(false));
 }

@@ -72,6 +72,7 @@ impl Reader<'_> {
             family: family.into(),
             error,
             generation: need.generation,
+            datagrams: need.datagrams,
         });
         // The writer ends when the link does: then nobody awaits this.
         let _ = self.replies.send((payload, sockets)).await;
@@ -88,7 +89,8 @@ impl Reader<'_> {
         }
         let count = need.count.clamp(1, LARGEST_BATCH);
         let network = Arc::clone(&assignment.pod.network);
-        let make = move || (0..count).map(|_| in_pod::dialing(family)).collect();
+        let one = if need.datagrams { in_pod::asking } else { in_pod::dialing };
+        let make = move || (0..count).map(|_| one(family)).collect();
         let sockets: Vec<OwnedFd> = self.grants.entrance.run(network, make).await?;
         let scope = self.worker.scope.to_string();
         self.grants.counters.granted(Asked::Sockets, scope, sockets.len());

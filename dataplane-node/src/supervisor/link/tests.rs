@@ -89,6 +89,7 @@ impl TakenOver {
             family: Family::Ipv4.into(),
             count,
             generation,
+            datagrams: false,
         };
         self.says(from_worker::Payload::NeedSockets(need)).await;
         loop {

@@ -7,11 +7,15 @@ use trefoil_api::proto::trefoil::worker::to_worker::Payload;
 use super::{Assignment, Worker};
 use crate::supervisor::namespace::Namespace;
 use crate::supervisor::pod::Pod;
+use crate::supervisor::in_pod::Listener;
 use crate::supervisor::scope::Scope;
 
 pub(in crate::supervisor) fn assignment(uid: &str) -> Assignment {
     let network = std::fs::File::open("/proc/self/ns/net").unwrap();
-    let listener = || OwnedFd::from(TcpListener::bind("127.0.0.1:0").unwrap());
+    let listener = |port| {
+        let opened = TcpListener::bind("127.0.0.1:0").unwrap();
+        (Listener::Stream(port), OwnedFd::from(opened))
+    };
     Assignment {
         pod: Arc::new(Pod {
             uid: uid.into(),
@@ -20,7 +24,7 @@ pub(in crate::supervisor) fn assignment(uid: &str) -> Assignment {
             namespace: "shop".into(),
             service_account: "cart".into(),
             network: Arc::new(Namespace::new(network.into()).unwrap()),
-            listeners: vec![listener(), listener(), listener()],
+            listeners: [15001, 15006, 15008].map(listener).into(),
         }),
         trust_domain: "cluster.local".into(),
     }

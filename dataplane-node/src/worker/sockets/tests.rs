@@ -24,6 +24,7 @@ fn sockets(error: &str) -> Sockets {
         family: WireFamily::Ipv4.into(),
         error: error.into(),
         generation: 1,
+        datagrams: false,
     }
 }
 
