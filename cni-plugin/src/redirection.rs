@@ -17,8 +17,8 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use table::{AddressSet, Chain, Hook, RuleError, Table, TimedSet};
 pub(crate) use table::text;
+pub use table::{AddressSet, Chain, Hook, RuleError, Table, TimedSet};
 use table::{jump, redirect, reject_with_reset, returns, socket_user};
 
 /// Name of the table in a pod's namespace.

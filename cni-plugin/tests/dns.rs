@@ -127,7 +127,10 @@ async fn queries_reach_a_plane_that_answers_and_say_whom_they_were_for() {
     let tcp = listen(&lab.pod, PLANE);
     let mut dialled = dial(&lab.pod, CLIENT, 53).unwrap();
     let (mut accepted, _) = accept(&tcp).unwrap();
-    assert_eq!(original_destination(&accepted, false), SocketAddr::new(CLIENT, 53));
+    assert_eq!(
+        original_destination(&accepted, false),
+        SocketAddr::new(CLIENT, 53)
+    );
     exchange(&mut dialled, &mut accepted);
 }
 

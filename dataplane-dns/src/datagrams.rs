@@ -8,8 +8,8 @@ use std::os::fd::AsRawFd;
 use nix::libc::{in_addr, in_pktinfo, in6_addr, in6_pktinfo};
 use nix::sys::socket::sockopt::{Ipv4PacketInfo, Ipv6RecvPacketInfo};
 use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn, SockaddrIn6, SockaddrStorage, recvmsg, sendmsg,
-    setsockopt,
+    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn, SockaddrIn6, SockaddrStorage, recvmsg,
+    sendmsg, setsockopt,
 };
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
@@ -83,7 +83,8 @@ impl Datagrams {
 
     /// Says to the pod's rules that queries are answered.
     pub(crate) async fn pulse(&self) -> io::Result<()> {
-        self.send(&[], SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))).await
+        self.send(&[], SocketAddr::from((Ipv4Addr::LOCALHOST, self.port)))
+            .await
     }
 
     /// Whether a datagram is a pulse of this socket, or of another process that has it too.
@@ -157,7 +158,10 @@ fn send(socket: &impl AsRawFd, bytes: &[u8], to: SocketAddr, v6: bool) -> io::Re
             let (to, own) = match to {
                 SocketAddr::V4(to) => {
                     let mapped = to.ip().to_ipv6_mapped();
-                    (SocketAddrV6::new(mapped, to.port(), 0, 0), Ipv4Addr::LOCALHOST.to_ipv6_mapped())
+                    (
+                        SocketAddrV6::new(mapped, to.port(), 0, 0),
+                        Ipv4Addr::LOCALHOST.to_ipv6_mapped(),
+                    )
                 }
                 SocketAddr::V6(to) => (to, Ipv6Addr::LOCALHOST),
             };

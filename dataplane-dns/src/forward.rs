@@ -39,8 +39,13 @@ pub(crate) async fn ask(
 ) -> Result<Vec<u8>, ForwardError> {
     let asked = async {
         let socket = sockets.datagrams(Family::of(resolver.ip())).await;
-        let socket = socket.and_then(UdpSocket::from_std).map_err(ForwardError::Socket)?;
-        socket.connect(resolver).await.map_err(ForwardError::Unreachable)?;
+        let socket = socket
+            .and_then(UdpSocket::from_std)
+            .map_err(ForwardError::Socket)?;
+        socket
+            .connect(resolver)
+            .await
+            .map_err(ForwardError::Unreachable)?;
         socket.send(query).await.map_err(ForwardError::Unreachable)?;
         let mut response = Vec::with_capacity(LONGEST);
         loop {

@@ -138,15 +138,21 @@ fn fitting(mut message: Message, limit: usize) -> Option<Vec<u8>> {
     if whole.len() <= limit {
         return Some(whole);
     }
-    let records = std::mem::take(&mut message.answers);
+    let mut records = std::mem::take(&mut message.answers);
     message.metadata.truncation = true;
     let empty = message.to_vec().ok()?.len();
-    // Records of one name and type are of one size.
-    let each = (whole.len().checked_sub(empty)? / records.len().max(1)).max(1);
-    let fit = limit.saturating_sub(empty) / each;
-    message.insert_answers(records.into_iter().take(fit).collect());
-    let cut = message.to_vec().ok()?;
-    (cut.len() <= limit).then_some(cut)
+    // A record repeats the name by pointing to it, the first at least: later ones may be larger, never smaller.
+    message.answers = records.iter().take(1).cloned().collect();
+    let each = message.to_vec().ok()?.len().checked_sub(empty)?.max(1);
+    records.truncate(limit.saturating_sub(empty) / each);
+    loop {
+        message.answers.clone_from(&records);
+        let cut = message.to_vec().ok()?;
+        if cut.len() <= limit {
+            return Some(cut);
+        }
+        records.pop()?;
+    }
 }
 
 /// The response to a query that nobody answered (SERVFAIL). None: it is not a query.

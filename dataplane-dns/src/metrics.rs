@@ -62,7 +62,11 @@ impl Metrics {
             queries: Family::default(),
             resolvers: Histogram::new([0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 5.0]),
         };
-        registry.register("dns_queries", "Queries of pods, by what became of them", metrics.queries.clone());
+        registry.register(
+            "dns_queries",
+            "Queries of pods, by what became of them",
+            metrics.queries.clone(),
+        );
         registry.register(
             "dns_resolver_seconds",
             "How long resolvers took to respond",

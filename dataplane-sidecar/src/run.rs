@@ -34,7 +34,11 @@ pub(crate) async fn run(options: &Run) -> anyhow::Result<()> {
         let redirected_by = placement.map(|plane: Plane| plane.as_str_name());
         json!({ "redirectedBy": redirected_by, "undeclared": undeclared.ports(&sidecar.store.snapshot()) })
     })?;
-    tokio::spawn(sidecar.clone().serve(|sidecar: &Process| take(sidecar, http, queries)));
+    tokio::spawn(
+        sidecar
+            .clone()
+            .serve(|sidecar: &Process| take(sidecar, http, queries)),
+    );
     sidecar.until_drained(signals).await;
     Ok(())
 }
@@ -60,7 +64,11 @@ fn take(sidecar: &Process, http: Parts, queries: trefoil_dataplane_dns::Metrics)
 
 /// Answers the workload's DNS queries, for as long as the process lives.
 fn take_queries(sidecar: &Process, metrics: trefoil_dataplane_dns::Metrics) -> io::Result<()> {
-    let dns = Dns::new(sidecar.store.clone(), metrics, trefoil_dataplane_dns::Config::default());
+    let dns = Dns::new(
+        sidecar.store.clone(),
+        metrics,
+        trefoil_dataplane_dns::Config::default(),
+    );
     dns.add_pod(trefoil_dataplane_dns::Pod {
         uid: sidecar.options.pod_uid.clone(),
         namespace: sidecar.options.namespace.clone(),

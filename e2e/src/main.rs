@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use tokio::net::TcpListener;
-use trefoil_e2e::programs::{bulk, call, hostile, load, redis, serve};
+use trefoil_e2e::programs::{bulk, call, hostile, load, names, redis, serve};
 use trefoil_e2e::{authority, custom_resources, hbone, suites};
 
 #[derive(Parser)]
@@ -55,6 +55,10 @@ enum Command {
         #[arg(long, default_value_t = 5.0)]
         limit: f64,
     },
+    /// Ask a resolver for addresses; prints JSON.
+    Ask(names::Ask),
+    /// A resolver, on port 53: every name has one address, unless it begins with `missing`, `silent` or `large`.
+    Resolve,
     /// Load at a fixed rate, without retries; prints JSON.
     Load(load::Load),
     /// Bytes both ways with checksums; prints JSON.
@@ -150,6 +154,8 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         } => {
             print(&call::call(targets, attempts, Duration::from_secs_f64(limit)).await)?;
         }
+        Command::Ask(ask) => print(&names::ask(&ask).await?)?,
+        Command::Resolve => names::resolve().await?,
         Command::Load(plan) => print(&load::load(&plan).await)?,
         Command::Transfer {
             target,

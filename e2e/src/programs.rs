@@ -5,6 +5,7 @@ pub mod bulk;
 pub mod call;
 pub mod hostile;
 pub mod load;
+pub mod names;
 pub mod redis;
 pub mod serve;
 pub mod session;

@@ -4,6 +4,7 @@
 mod asking;
 mod commands;
 mod demo;
+mod dns;
 mod foreign;
 mod http;
 mod kubernetes;
@@ -105,6 +106,11 @@ const SUITES: &[Suite] = &[
         name: "waypoint",
         minimum: 78,
         run: |report| Box::pin(waypoint::run(report)),
+    },
+    Suite {
+        name: "dns",
+        minimum: 20,
+        run: |report| Box::pin(dns::run(report)),
     },
     Suite {
         name: "away",

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use nlink::netlink::nftables::expr::{DynsetExpr, DynsetOp, Expr, LookupExpr};
 use nlink::netlink::nftables::{
-    CtDirection, CtKey, CtStatus, Field, Match, MatchOp, PacketField, PayloadBase, PayloadCsum,
-    Register, RuleSpec, Stmt, Verdict,
+    CtDirection, CtKey, CtStatus, Field, Match, MatchOp, PacketField, PayloadBase, PayloadCsum, Register,
+    RuleSpec, Stmt, Verdict,
 };
 use trefoil_api::names::{mark, port, uid};
 use trefoil_api::proto::trefoil::v1::Plane;
@@ -56,11 +56,18 @@ pub(super) fn fixed_chains() -> Vec<Chain> {
     let delivered = PLANES.into_iter().flat_map(delivered).collect();
     vec![
         chain("dns_pulse", Hook::FilterOutput, pulse.into()),
-        chain("dns_untracked", Hook::RawOutput, vec![jump(query(Field::UdpDport), BYPASS)]),
+        chain(
+            "dns_untracked",
+            Hook::RawOutput,
+            vec![jump(query(Field::UdpDport), BYPASS)],
+        ),
         chain(
             "dns_untracked_back",
             Hook::RawPrerouting,
-            vec![jump(RuleSpec::new().then(Match::eq(Field::UdpSport, DOMAIN)), BYPASS_BACK)],
+            vec![jump(
+                RuleSpec::new().then(Match::eq(Field::UdpSport, DOMAIN)),
+                BYPASS_BACK,
+            )],
         ),
         chain("dns_in", Hook::FilterInput, delivered),
     ]

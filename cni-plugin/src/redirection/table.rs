@@ -163,7 +163,11 @@ impl fmt::Display for Table {
             )?;
         }
         for set in &self.timed {
-            writeln!(formatter, "  set {} {{ type inet_service; flags dynamic, timeout }}", set.name)?;
+            writeln!(
+                formatter,
+                "  set {} {{ type inet_service; flags dynamic, timeout }}",
+                set.name
+            )?;
         }
         for chain in &self.chains {
             writeln!(formatter, "  chain {} {{", chain.name)?;

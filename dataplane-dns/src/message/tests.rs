@@ -43,9 +43,15 @@ fn names_are_read_in_lower_case_and_answered_as_they_were_asked() {
     assert_eq!(message.metadata.message_type, MessageType::Response);
     assert_eq!(message.metadata.response_code, ResponseCode::NoError);
     assert!(message.metadata.recursion_available && message.metadata.recursion_desired);
-    assert_eq!(message.queries[0].name().to_ascii(), "Web.Shop.svc.cluster.local.");
+    assert_eq!(
+        message.queries[0].name().to_ascii(),
+        "Web.Shop.svc.cluster.local."
+    );
     assert_eq!(message.answers[0].ttl, 5);
-    assert_eq!(message.answers[0].data, RData::A(Ipv4Addr::new(10, 0, 0, 0).into()));
+    assert_eq!(
+        message.answers[0].data,
+        RData::A(Ipv4Addr::new(10, 0, 0, 0).into())
+    );
     assert!(message.edns.is_none());
 }
 
@@ -76,12 +82,17 @@ fn an_answer_fits_what_the_client_takes_and_says_so_if_it_was_cut() {
 fn what_only_others_can_answer_is_passed_on() {
     let text = query("web.shop.svc.cluster.local.", RecordType::TXT, None);
     assert_eq!(read(&text).unwrap().unwrap().wanted, Wanted::Other);
-    let update = Message::new(9, MessageType::Query, OpCode::Update).to_vec().unwrap();
+    let update = Message::new(9, MessageType::Query, OpCode::Update)
+        .to_vec()
+        .unwrap();
     assert_eq!(read(&update), Ok(None));
     let mut versioned = Message::from_vec(&query("a.", RecordType::A, Some(512))).unwrap();
     versioned.edns.as_mut().unwrap().set_version(1);
     let versioned = versioned.to_vec().unwrap();
-    assert_eq!(answer(&versioned, Wanted::V4, &found(1), Transport::Datagram), None);
+    assert_eq!(
+        answer(&versioned, Wanted::V4, &found(1), Transport::Datagram),
+        None
+    );
 }
 
 #[test]
@@ -116,8 +127,14 @@ fn only_the_response_to_a_query_is_taken_for_it() {
     let response = failure(&asked).unwrap();
     assert!(responds(&response, &asked));
     assert!(!responds(&asked, &asked), "a query is no response");
-    for other in [("www.example.net.", RecordType::A), ("www.example.com.", RecordType::AAAA)] {
-        assert!(!responds(&failure(&query(other.0, other.1, None)).unwrap(), &asked));
+    for other in [
+        ("www.example.net.", RecordType::A),
+        ("www.example.com.", RecordType::AAAA),
+    ] {
+        assert!(!responds(
+            &failure(&query(other.0, other.1, None)).unwrap(),
+            &asked
+        ));
     }
     let mut numbered = response;
     numbered[1] ^= 1;

@@ -13,7 +13,10 @@ fn known(allow_unready: bool) -> Store {
     let store = Store::new();
     let mut web = service("web", [10, 96, 0, 1], 80);
     web.addresses.push(wire::NetworkAddress {
-        address: Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1).octets().to_vec().into(),
+        address: Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1)
+            .octets()
+            .to_vec()
+            .into(),
         ..wire::NetworkAddress::default()
     });
     let mut carts = service("carts", [0, 0, 0, 0], 80);
@@ -49,8 +52,14 @@ fn of(texts: &[&str], lifetime: u32) -> Option<(Vec<IpAddr>, u32)> {
 #[test]
 fn services_are_their_virtual_addresses_and_headless_ones_their_ready_pods() {
     let store = known(false);
-    assert_eq!(addresses(&store, "web.shop.svc.cluster.local"), of(&["10.96.0.1", "fd00::1"], STABLE));
-    assert_eq!(addresses(&store, "carts.shop.svc.cluster.local"), of(&["10.0.0.1"], CHANGING));
+    assert_eq!(
+        addresses(&store, "web.shop.svc.cluster.local"),
+        of(&["10.96.0.1", "fd00::1"], STABLE)
+    );
+    assert_eq!(
+        addresses(&store, "carts.shop.svc.cluster.local"),
+        of(&["10.0.0.1"], CHANGING)
+    );
     let pod = "cart-1.carts.shop.svc.cluster.local";
     assert_eq!(addresses(&store, pod), of(&["10.0.0.1"], CHANGING));
 }

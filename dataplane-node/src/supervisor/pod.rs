@@ -107,7 +107,10 @@ impl Pod {
     /// Its listeners, to be passed on.
     #[must_use]
     pub(crate) fn listener_descriptors(&self) -> Vec<BorrowedFd<'_>> {
-        self.listeners.iter().map(|(_, listener)| listener.as_fd()).collect()
+        self.listeners
+            .iter()
+            .map(|(_, listener)| listener.as_fd())
+            .collect()
     }
 
     /// Ports of its listeners for connections, then of those for datagrams, as their descriptors are passed on.

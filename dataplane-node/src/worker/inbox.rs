@@ -135,14 +135,17 @@ impl Inbox {
             pools: Arc::clone(&self.pools),
         });
         if let (Some(streams), Some(datagrams)) = (dns, datagrams.into_iter().next()) {
-            self.dns.add_pod(trefoil_dataplane_dns::Pod {
+            let taken = self.dns.add_pod(trefoil_dataplane_dns::Pod {
                 uid: add.uid.clone(),
                 namespace: add.namespace.clone(),
                 name: add.name.clone(),
                 datagrams: datagrams.into(),
                 streams,
                 sockets: Arc::clone(&dialer) as Arc<_>,
-            })?;
+            });
+            if let Err(error) = taken {
+                tracing::warn!(pod = add.name, %error, "a pod's DNS queries are not answered here");
+            }
         }
         Ok(Pod {
             workload_uid: workload_uid(&add.namespace, &add.name),

@@ -127,7 +127,13 @@ fn while_the_mesh_is_removed_every_pod_leaves_it() {
 
 #[test]
 fn queries_are_captured_unless_a_label_or_the_mesh_says_otherwise() {
-    let captured = |world: &World| world.desired("a").unwrap().wish.map(|wish| wish.facts.captures_dns);
+    let captured = |world: &World| {
+        world
+            .desired("a")
+            .unwrap()
+            .wish
+            .map(|wish| wish.facts.captures_dns)
+    };
     let mut world = ambient();
     world.set_pod(pod("a", &json!({})), true);
     assert_eq!(captured(&world), Ok(true));

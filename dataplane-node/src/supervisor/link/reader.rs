@@ -89,7 +89,11 @@ impl Reader<'_> {
         }
         let count = need.count.clamp(1, LARGEST_BATCH);
         let network = Arc::clone(&assignment.pod.network);
-        let one = if need.datagrams { in_pod::asking } else { in_pod::dialing };
+        let one = if need.datagrams {
+            in_pod::asking
+        } else {
+            in_pod::dialing
+        };
         let make = move || (0..count).map(|_| one(family)).collect();
         let sockets: Vec<OwnedFd> = self.grants.entrance.run(network, make).await?;
         let scope = self.worker.scope.to_string();

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use trefoil_api::proto::trefoil::worker::to_worker::Payload;
 
 use super::{Assignment, Worker};
+use crate::supervisor::in_pod::Listener;
 use crate::supervisor::namespace::Namespace;
 use crate::supervisor::pod::Pod;
-use crate::supervisor::in_pod::Listener;
 use crate::supervisor::scope::Scope;
 
 pub(in crate::supervisor) fn assignment(uid: &str) -> Assignment {
