@@ -165,6 +165,26 @@ fn until_an_agent_has_spoken_its_annotation_holds() {
 }
 
 #[test]
+fn a_pod_has_the_name_that_cluster_dns_gives_it_in_its_headless_service() {
+    let named = |hostname: Option<&str>, subdomain: Option<&str>| {
+        let object: k8s_openapi::api::core::v1::Pod = serde_json::from_value(json!({
+            "metadata": {"uid": "u", "labels": {}},
+            "spec": {"nodeName": "n1", "hostname": hostname, "subdomain": subdomain, "containers": []},
+            "status": {"podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}]},
+        }))
+        .expect("a pod");
+        let index = index(vec![Change::Pod(key("web"), Some(Pod::from(&object)))]);
+        workload(&index, WEB).hostname
+    };
+    assert_eq!(
+        named(Some("web-0"), Some("web")),
+        "web-0.web.shop.svc.cluster.local"
+    );
+    assert_eq!(named(Some("web-0"), None), "");
+    assert_eq!(named(None, Some("web")), "");
+}
+
+#[test]
 fn a_pod_serves_the_services_whose_endpoint_it_is() {
     let service = Service {
         addresses: vec!["10.96.0.1".parse().expect("address")],

@@ -12,6 +12,9 @@ use trefoil_dataplane_core::sockets::{ConnectError, Family, connect};
 use crate::Sockets;
 use crate::message::responds;
 
+#[cfg(test)]
+mod tests;
+
 /// The longest message.
 const LONGEST: usize = u16::MAX as usize;
 

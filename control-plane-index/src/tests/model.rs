@@ -163,6 +163,7 @@ fn pod() -> impl Strategy<Value = Pod> {
                 addresses: addresses.into_iter().collect(),
                 node,
                 service_account: account.into(),
+                hostname: (uid == "u1").then(|| (uid.to_owned(), "web".to_owned())),
                 host_network,
                 terminal,
                 ready,
