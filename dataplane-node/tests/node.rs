@@ -184,7 +184,7 @@ async fn a_new_agent_gets_every_descriptor_back_and_pods_it_does_not_name_are_dr
     let feed = agent.feed().await;
     assert_eq!(
         agent.stored_keys().iter().filter(|key| key.contains('/')).count(),
-        6
+        10
     );
     feed.snapshot(&[&one]).await;
     assert_eq!(node.serves("shared", &["uid-1"]).await.0, worker);
@@ -211,7 +211,7 @@ async fn a_node_proxy_that_is_told_to_end_leaves_its_listeners_to_the_next() {
 
     assert_eq!(
         agent.stored_keys().iter().filter(|key| key.contains('/')).count(),
-        3
+        5
     );
     let mut meanwhile = pod.connect(OUTBOUND).unwrap();
     let successor = NodeProxy::start(&agent, &[]);

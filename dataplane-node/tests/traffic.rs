@@ -166,6 +166,6 @@ async fn an_upgrade_keeps_what_is_established_and_refuses_nothing() {
     assert_eq!(answer(call(&cart)), "10.9.0.1");
     assert_eq!(
         agent.stored_keys().iter().filter(|key| key.contains('/')).count(),
-        6
+        10
     );
 }
