@@ -169,7 +169,7 @@ async fn excluded_ports_and_destinations_are_left_alone() {
 async fn nobody_dials_a_plane_directly() {
     for plane in [Plane::None, Plane::Node, Plane::Sidecar] {
         let lab = enrolled(plane).await;
-        for port in [15001, 15006, 15101, 15106, 15108] {
+        for port in [15001, 15006, 15053, 15101, 15106, 15108, 15153] {
             let _listener = listen(&lab.pod, port);
             for (from, address) in [(&lab.client, POD), (&lab.client, POD_V6), (&lab.pod, POD)] {
                 let refused = dial(from, address, port).map(drop).unwrap_err();
