@@ -16,7 +16,7 @@ use trefoil_api::proto::istio::v1::auth::IstioCertificateRequest;
 mod tests;
 
 /// The client generated from the certificate service's protobuf.
-mod stub {
+pub(crate) mod stub {
     #![allow(missing_docs, unreachable_pub, clippy::all)]
     tonic::include_proto!("istio.v1.auth");
 }

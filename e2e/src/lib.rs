@@ -10,4 +10,5 @@ pub mod kernel;
 pub mod mesh;
 pub mod programs;
 pub mod report;
+pub mod scale;
 pub mod suites;

@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use tokio::net::TcpListener;
 use trefoil_e2e::programs::{bulk, call, hostile, load, names, redis, serve};
-use trefoil_e2e::{authority, custom_resources, hbone, suites};
+use trefoil_e2e::{authority, custom_resources, hbone, scale, suites};
 
 #[derive(Parser)]
 #[command(about, version)]
@@ -31,6 +31,8 @@ enum Command {
     },
     /// Print the names of the suites.
     Suites,
+    /// Measure the control plane before a fleet; prints a table.
+    Scale(scale::Plan),
     /// Remove what an interrupted run left.
     Clean,
     /// Print the mesh's CustomResourceDefinitions.
@@ -143,6 +145,11 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(u8::from(failed > 0)));
         }
         Command::Suites => suites::names().for_each(|name| println!("{name}")),
+        Command::Scale(plan) => {
+            for (what, how_much) in scale::table::rows(&scale::run(&plan).await?) {
+                println!("| {what} | {how_much} |");
+            }
+        }
         Command::Clean => suites::clean().await?,
         Command::Crds => print!("{}", custom_resources::definitions()?),
         Command::Serve { name } => serve::serve(name).await?,
