@@ -57,7 +57,7 @@ impl Size {
     /// The node that a pod runs on.
     #[must_use]
     pub fn node_of(&self, pod: PodAt) -> usize {
-        pod.0 / self.services % self.nodes
+        (pod.0 + pod.0 / self.services * 7) % self.nodes
     }
 
     /// Namespace and name of a pod.
