@@ -1,12 +1,13 @@
 //! Takes changes in, and marks what they may affect.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use trefoil_api::crd::{FieldError, MtlsMode};
 use trefoil_api::mesh_config::{MeshConfig, Outbound};
 use trefoil_api::names::{MESH_CONFIG_KEY, MESH_NAMESPACE, label};
 
-use super::facts::{Pod, PolicyObject, RouteObject, Service, Slice};
+use super::facts::{Endpoint, Pod, PolicyObject, RouteObject, Service, Slice};
 use super::policies::Entry;
 use super::routes::{RouteEntry, RouteKey};
 use super::{Change, Index, NodePlacements, ObjectKey};
@@ -17,6 +18,7 @@ impl Index {
         match change {
             Change::Namespace(name, facts) => {
                 if replace(&mut self.namespaces, name.clone(), facts) {
+                    self.news = true;
                     self.mark_namespace(&name);
                     self.mark_services(&name);
                 }
@@ -51,6 +53,7 @@ impl Index {
             }
             Change::GatewayClass(name, facts) => {
                 if replace(&mut self.gateway_classes, name.clone(), facts) {
+                    self.news = true;
                     self.report_class(&name);
                 }
             }
@@ -77,6 +80,8 @@ impl Index {
         if old == facts {
             return;
         }
+        // Control planes are counted.
+        self.news |= key.namespace == MESH_NAMESPACE;
         for (pod, present) in [(&old, false), (&facts, true)] {
             let Some(pod) = pod else { continue };
             put(&mut self.pods_by_node, pod.node.clone(), &key, present);
@@ -143,8 +148,12 @@ impl Index {
         if self.slices.get(&key) == facts.as_ref() {
             return;
         }
-        self.mark_slice(&key);
         let old = self.slices.get(&key).cloned();
+        self.mark_around_slice(&key);
+        let about = differing(old.as_ref(), facts.as_ref());
+        self.dirty
+            .pods
+            .extend(pods_of(about.into_iter(), &self.pods_by_address));
         for (slice, present) in [(&old, false), (&facts, true)] {
             let Some(slice) = slice else { continue };
             let service = ObjectKey::new(key.namespace.clone(), slice.service.clone());
@@ -162,7 +171,7 @@ impl Index {
             Some(slice) => self.slices.insert(key.clone(), slice),
             None => self.slices.remove(&key),
         };
-        self.mark_slice(&key);
+        self.mark_around_slice(&key);
     }
 
     fn apply_authorization(&mut self, key: ObjectKey, object: Option<PolicyObject>) {
@@ -195,6 +204,7 @@ impl Index {
     }
 
     fn apply_config(&mut self, text: Option<String>) {
+        self.news = true;
         self.config_errors.clear();
         self.config_seen = text.is_some();
         let config = match text.as_deref().map(MeshConfig::parse) {
@@ -287,17 +297,23 @@ impl Index {
 
     /// A slice, the pods that are its endpoints, and the policies for its service.
     fn mark_slice(&mut self, key: &ObjectKey) {
+        self.mark_around_slice(key);
+        let pods = pods_of(
+            self.slices
+                .get(key)
+                .into_iter()
+                .flat_map(|slice| &slice.endpoints),
+            &self.pods_by_address,
+        );
+        self.dirty.pods.extend(pods);
+    }
+
+    /// A slice and the policies for its service, without the pods.
+    fn mark_around_slice(&mut self, key: &ObjectKey) {
         self.dirty.slices.insert(key.clone());
         let Some(slice) = self.slices.get(key) else {
             return;
         };
-        for endpoint in &slice.endpoints {
-            self.dirty.pods.extend(endpoint.pod.clone());
-            for address in &endpoint.addresses {
-                let pods = self.pods_by_address.get(address).into_iter().flatten();
-                self.dirty.pods.extend(pods.cloned());
-            }
-        }
         let service = ObjectKey::new(key.namespace.clone(), slice.service.clone());
         let gateway = self
             .services
@@ -313,9 +329,36 @@ impl Index {
     }
 }
 
+/// The pods that endpoints are, or may be.
+fn pods_of<'a>(
+    endpoints: impl Iterator<Item = &'a Endpoint>,
+    by_address: &BTreeMap<IpAddr, BTreeSet<ObjectKey>>,
+) -> BTreeSet<ObjectKey> {
+    let mut pods = BTreeSet::new();
+    for endpoint in endpoints {
+        pods.extend(endpoint.pod.clone());
+        let addressed = endpoint.addresses.iter().filter_map(|one| by_address.get(one));
+        pods.extend(addressed.flatten().cloned());
+    }
+    pods
+}
+
+/// The endpoints that a change of a slice is about: where only endpoints differ, those, else all.
+fn differing<'a>(old: Option<&'a Slice>, new: Option<&'a Slice>) -> BTreeSet<&'a Endpoint> {
+    let of = |slice: Option<&'a Slice>| -> BTreeSet<&'a Endpoint> {
+        slice.into_iter().flat_map(|slice| &slice.endpoints).collect()
+    };
+    let alike = |(old, new): (&Slice, &Slice)| old.service == new.service && old.ports == new.ports;
+    if old.zip(new).is_some_and(alike) {
+        of(old).symmetric_difference(&of(new)).copied().collect()
+    } else {
+        of(old).union(&of(new)).copied().collect()
+    }
+}
+
 /// The objects of a namespace.
 pub(super) fn in_namespace<'a, V>(
-    objects: &'a std::collections::BTreeMap<ObjectKey, V>,
+    objects: &'a BTreeMap<ObjectKey, V>,
     namespace: &'a str,
 ) -> impl Iterator<Item = (&'a ObjectKey, &'a V)> {
     objects
@@ -324,11 +367,7 @@ pub(super) fn in_namespace<'a, V>(
 }
 
 /// Puts or removes; whether anything differs now.
-fn replace<K: Ord, V: PartialEq>(
-    objects: &mut std::collections::BTreeMap<K, V>,
-    key: K,
-    value: Option<V>,
-) -> bool {
+fn replace<K: Ord, V: PartialEq>(objects: &mut BTreeMap<K, V>, key: K, value: Option<V>) -> bool {
     if objects.get(&key) == value.as_ref() {
         return false;
     }
@@ -340,7 +379,7 @@ fn replace<K: Ord, V: PartialEq>(
 }
 
 pub(super) fn put<K: Ord, V: Ord + Clone>(
-    sets: &mut std::collections::BTreeMap<K, BTreeSet<V>>,
+    sets: &mut BTreeMap<K, BTreeSet<V>>,
     at: K,
     key: &V,
     present: bool,

@@ -108,7 +108,7 @@ pub struct Slice {
 }
 
 /// An endpoint.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Endpoint {
     /// Its addresses.
     pub addresses: Vec<IpAddr>,

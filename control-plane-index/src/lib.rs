@@ -213,6 +213,8 @@ pub struct Index {
     findings: Findings,
 
     dirty: Dirty,
+    /// Something that is seen beside resources may differ from what was told.
+    news: bool,
     reports: BTreeMap<(PolicyKind, ObjectKey), PolicyReport>,
     statuses: BTreeMap<(StatusKind, ObjectKey), ObjectStatus>,
     snapshot: Snapshot,
@@ -278,6 +280,7 @@ impl Index {
             unread: BTreeMap::new(),
             findings: Findings::default(),
             dirty: Dirty::default(),
+            news: true,
             reports: BTreeMap::new(),
             statuses: BTreeMap::new(),
             snapshot: Snapshot::default(),
@@ -287,6 +290,7 @@ impl Index {
 
     /// Computes what the changes since the last call affected, and says which resources differ now.
     pub fn flush(&mut self) -> Changes {
+        self.news |= !self.dirty.waypoints.is_empty();
         // Each part marks what depends on it among those that come after.
         for key in &std::mem::take(&mut self.dirty.waypoints) {
             self.compute_waypoint(key);
@@ -315,6 +319,12 @@ impl Index {
         self.compute_strict();
         self.compute_settings();
         std::mem::take(&mut self.changes)
+    }
+
+    /// Whether anything beside resources may differ from when this was asked last: names of namespaces, the
+    /// configuration, replicas, findings, reports, statuses, waypoints.
+    pub fn take_news(&mut self) -> bool {
+        std::mem::take(&mut self.news)
     }
 
     /// The resources as of the last [`Self::flush`]; cheap.

@@ -345,6 +345,7 @@ impl Index {
     }
 
     fn keep_report(&mut self, kind: PolicyKind, key: &ObjectKey, report: Option<PolicyReport>) {
+        self.news = true;
         match report {
             Some(report) => self.reports.insert((kind, key.clone()), report),
             None => self.reports.remove(&(kind, key.clone())),

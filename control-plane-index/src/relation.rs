@@ -47,12 +47,13 @@ pub(super) struct Findings {
 }
 
 impl Findings {
-    /// Says what is wrong with an object, or that nothing is.
-    pub(super) fn set(&mut self, kind: &'static str, key: &ObjectKey, fault: Option<String>) {
-        match fault {
-            Some(fault) => self.all.insert((kind, key.clone()), fault),
+    /// Says what is wrong with an object, or that nothing is; whether that is news.
+    pub(super) fn set(&mut self, kind: &'static str, key: &ObjectKey, fault: Option<String>) -> bool {
+        let old = match &fault {
+            Some(fault) => self.all.insert((kind, key.clone()), fault.clone()),
             None => self.all.remove(&(kind, key.clone())),
         };
+        old != fault
     }
 
     /// All of them.

@@ -45,7 +45,7 @@ impl Index {
             .and_then(|service| self.chosen(key, &service.labels));
         self.services_naming.set(key, chosen.into_iter().collect());
         let fault = used.as_ref().and_then(Use::fault);
-        self.findings.set("service", key, fault);
+        self.news |= self.findings.set("service", key, fault);
         self.note_waypoint(key, used.as_ref());
         self.dirty.service_statuses.insert(key.clone());
         let waypoint = match &used {

@@ -1,6 +1,7 @@
 //! The resources that are served: each encoded once, for all clients. Cloning a snapshot is cheap.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -67,13 +68,38 @@ impl ResourceKind {
     }
 }
 
+/// A hash of a resource's content: the same in every replica and after every restart. On the wire it is 16
+/// hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Version(u64);
+
+impl Version {
+    /// From the wire; none if it is not one of ours.
+    #[must_use]
+    pub fn read(text: &str) -> Option<Self> {
+        let ours = text.len() == 16 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        let number = ours.then(|| u64::from_str_radix(text, 16).ok())?;
+        number.map(Self)
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// Versions by name, as a client holds them; of some it is known only that it holds one. Cloning is cheap, and
+/// clones share what they have in common: a thousand clients that hold the same cost little more than one.
+pub type Versions = OrdMap<Arc<str>, Option<Version>>;
+
 /// A resource, encoded.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Encoded {
     /// Its xDS name.
     pub name: Arc<str>,
-    /// A hash of its content: the same in every replica and after every restart.
-    pub version: String,
+    /// Of its content.
+    pub version: Version,
     /// Other names that it can be asked for by.
     pub aliases: Vec<String>,
     /// Names of the services that it serves, if it is a workload.
@@ -97,11 +123,11 @@ impl Encoded {
             hash.update(&(part.len() as u64).to_be_bytes());
             hash.update(part);
         }
-        let version = hash.finish().as_ref()[..8]
-            .iter()
-            .fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
+        let digest = hash.finish();
+        let first = digest.as_ref().first_chunk().copied().unwrap_or_default();
+        let version = Version(u64::from_be_bytes(first));
         let message = Resource {
-            version: version.clone(),
+            version: version.to_string(),
             resource: Some(prost_types::Any {
                 type_url: kind.type_url().into(),
                 value,
@@ -130,6 +156,12 @@ impl Encoded {
 #[derive(Clone, Debug, Default)]
 pub struct Resources {
     by_name: OrdMap<Arc<str>, Arc<Encoded>>,
+    /// The same, for clients that hold all of them.
+    versions: Versions,
+    /// Bytes of all of them.
+    bytes: usize,
+    /// How often something changed.
+    generation: u64,
     by_alias: OrdMap<String, OrdSet<Arc<str>>>,
     members: OrdMap<String, OrdSet<Arc<str>>>,
 }
@@ -158,6 +190,24 @@ impl Resources {
         self.by_name.is_empty()
     }
 
+    /// The versions of all of them.
+    #[must_use]
+    pub fn versions(&self) -> &Versions {
+        &self.versions
+    }
+
+    /// Bytes that all of them take, encoded.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Grows with every change.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
     /// Names of the workloads that serve a service.
     pub fn members(&self, service: &str) -> impl Iterator<Item = &Arc<str>> {
         self.members.get(service).into_iter().flatten()
@@ -176,7 +226,9 @@ impl Resources {
         if old.as_deref().map(|old| &old.version) == resource.as_ref().map(|new| &new.version) {
             return None;
         }
+        self.generation += 1;
         if let Some(old) = old {
+            self.bytes -= old.wire.len();
             for alias in &old.aliases {
                 forget(&mut self.by_alias, alias, &old.name);
             }
@@ -186,9 +238,12 @@ impl Resources {
             self.by_name.remove(name);
         }
         let Some(new) = resource else {
+            self.versions.remove(name);
             return Some(name.into());
         };
         let new = Arc::new(new);
+        self.bytes += new.wire.len();
+        self.versions.insert(new.name.clone(), Some(new.version));
         for alias in &new.aliases {
             self.by_alias
                 .entry(alias.clone())
@@ -221,6 +276,8 @@ fn forget(sets: &mut OrdMap<String, OrdSet<Arc<str>>>, at: &str, name: &Arc<str>
 pub struct Changes {
     /// In the order of [`ResourceKind::ALL`].
     kinds: [BTreeSet<Arc<str>>; ResourceKind::ALL.len()],
+    /// In the same order: resources that were encoded to find out.
+    encoded: [usize; ResourceKind::ALL.len()],
 }
 
 impl Changes {
@@ -228,6 +285,12 @@ impl Changes {
     #[must_use]
     pub fn of(&self, kind: ResourceKind) -> &BTreeSet<Arc<str>> {
         &self.kinds[kind as usize]
+    }
+
+    /// How many resources of a kind were encoded, whether or not they differ.
+    #[must_use]
+    pub fn encoded(&self, kind: ResourceKind) -> usize {
+        self.encoded[kind as usize]
     }
 
     /// Whether nothing differs.
@@ -283,6 +346,7 @@ impl Snapshot {
 
     /// Serves a resource from now on, or no longer, and notes what changed by that.
     pub fn set(&mut self, changes: &mut Changes, kind: ResourceKind, name: &str, resource: Option<Encoded>) {
+        changes.encoded[kind as usize] += usize::from(resource.is_some());
         let changed = self.kinds[kind as usize].set(name, resource);
         changes.kinds[kind as usize].extend(changed);
     }

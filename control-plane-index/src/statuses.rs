@@ -247,6 +247,7 @@ impl Index {
     }
 
     pub(super) fn keep_status(&mut self, kind: StatusKind, key: &ObjectKey, status: Option<ObjectStatus>) {
+        self.news = true;
         match status {
             Some(status) => self.statuses.insert((kind, key.clone()), status),
             None => self.statuses.remove(&(kind, key.clone())),

@@ -15,8 +15,8 @@ use trefoil_api::proto::istio::workload::{Address, TunnelProtocol, Workload, add
 use trefoil_api::proto::trefoil::v1::{Placement, Plane, PodPlacement};
 
 use super::facts::{Endpoint, Pod, PolicyObject, Service, ServicePort, Slice};
-use super::snapshot::ResourceKind;
-use super::{Change, Index, NodePlacements, ObjectKey};
+use super::snapshot::{self, ResourceKind};
+use super::{Change, Deployable, Index, NodePlacements, ObjectKey, ObjectStatus, PolicyReport};
 use model::EndState;
 
 fn key(name: &str) -> ObjectKey {
@@ -369,16 +369,53 @@ fn placement_travels_with_the_workload() {
     assert_eq!(placement.isolation, 2);
 }
 
-type Versions = BTreeMap<(ResourceKind, Arc<str>), String>;
+type Versions = BTreeMap<(ResourceKind, Arc<str>), snapshot::Version>;
 
 fn versions(index: &Index) -> Versions {
     let snapshot = index.snapshot();
     let of = |kind: ResourceKind| {
         let all: Vec<_> = snapshot.of(kind).iter().cloned().collect();
         all.into_iter()
-            .map(move |one| ((kind, one.name.clone()), one.version.clone()))
+            .map(move |one| ((kind, one.name.clone()), one.version))
     };
     ResourceKind::ALL.into_iter().flat_map(of).collect()
+}
+
+/// What is seen of an index beside resources.
+type Seen = (
+    Vec<String>,
+    Vec<PolicyReport>,
+    Vec<ObjectStatus>,
+    Vec<Deployable>,
+    usize,
+    Vec<String>,
+);
+
+fn seen(index: &Index) -> Seen {
+    (
+        index
+            .namespaces()
+            .map(str::to_owned)
+            .chain(index.findings())
+            .collect(),
+        index.reports().cloned().collect(),
+        index.statuses().cloned().collect(),
+        index.deployables().collect(),
+        index.replicas(),
+        vec![format!("{:?} {:?}", index.config(), index.config_errors())],
+    )
+}
+
+/// Somebody who looks when there is news, and misses nothing.
+fn look(told: &mut Option<Seen>, index: &mut Index) {
+    if index.take_news() {
+        *told = Some(seen(index));
+    }
+    assert_eq!(
+        told.as_ref(),
+        Some(&seen(index)),
+        "what changed without being news"
+    );
 }
 
 /// What a client that follows the changes holds.
@@ -386,10 +423,22 @@ fn follow(held: &mut Versions, index: &mut Index) {
     let changes = index.flush();
     let snapshot = index.snapshot();
     for kind in ResourceKind::ALL {
+        let all = snapshot.of(kind);
+        let listed: snapshot::Versions = all
+            .iter()
+            .map(|one| (one.name.clone(), Some(one.version)))
+            .collect();
+        assert!(
+            *all.versions() == listed,
+            "{kind:?}: versions are others than those of what there is"
+        );
+        assert_eq!(all.bytes(), all.iter().map(|one| one.wire.len()).sum::<usize>());
+    }
+    for kind in ResourceKind::ALL {
         for name in changes.of(kind) {
             match snapshot.of(kind).get(name) {
                 Some(resource) => {
-                    let old = held.insert((kind, name.clone()), resource.version.clone());
+                    let old = held.insert((kind, name.clone()), resource.version);
                     assert_ne!(
                         old.as_ref(),
                         Some(&resource.version),
@@ -416,14 +465,17 @@ proptest! {
         let mut index = Index::new("cluster.local");
         let mut end = EndState::default();
         let mut held = Versions::new();
+        let mut told = None;
         for (change, flush) in steps {
             end.note(&change);
             index.apply(change);
             if flush {
                 follow(&mut held, &mut index);
+                look(&mut told, &mut index);
             }
         }
         follow(&mut held, &mut index);
+        look(&mut told, &mut index);
         let mut fresh = Index::new("cluster.local");
         end.changes().into_iter().for_each(|change| fresh.apply(change));
         fresh.flush();

@@ -114,7 +114,7 @@ impl Index {
         self.dirty.authorization.extend(differ);
         let differ = self.contending.set(key, guarding.contending.clone());
         self.dirty.service_statuses.extend(differ);
-        self.findings.set("pod", key, guarding.fault.clone());
+        self.news |= self.findings.set("pod", key, guarding.fault.clone());
     }
 
     /// Remembers whether a pod of the mesh has a plane that reads no HTTP: the routes of its namespace, and those of

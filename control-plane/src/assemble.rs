@@ -30,6 +30,9 @@ use crate::upkeep::{Election, Upkeep};
 /// The largest request: a client that reconnects names all that it holds.
 const REQUEST_BYTES: usize = 64 << 20;
 
+/// Bytes that a client may send ahead of their being read.
+const WINDOW: u32 = 128 << 10;
+
 /// How to serve.
 #[derive(Clone)]
 pub struct Options {
@@ -213,6 +216,9 @@ impl Parts {
         let server = tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(Duration::from_secs(30)))
             .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+            // What a thousand clients say at once waits with them, not here.
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW)
             .add_service(
                 AggregatedDiscoveryServiceServer::new(discovery).max_decoding_message_size(REQUEST_BYTES),
             )

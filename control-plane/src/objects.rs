@@ -98,6 +98,7 @@ impl Objects {
         let task = Task {
             index,
             awaited: Kind::ALL.into_iter().collect(),
+            awaited_changed: true,
             hub,
             metrics,
             overview,
@@ -150,6 +151,7 @@ impl Objects {
 struct Task {
     index: Index,
     awaited: BTreeSet<Kind>,
+    awaited_changed: bool,
     hub: Arc<Hub>,
     metrics: Arc<Metrics>,
     overview: watch::Sender<Arc<Overview>>,
@@ -192,7 +194,7 @@ impl Task {
                     }
                 }
                 changes.into_iter().for_each(|change| self.index.apply(change));
-                self.awaited.remove(&kind);
+                self.awaited_changed |= self.awaited.remove(&kind);
                 None
             }
         }
@@ -200,6 +202,30 @@ impl Task {
 
     fn publish(&mut self) {
         let changes = self.index.flush();
+        for kind in ResourceKind::ALL {
+            let encoded = changes.encoded(kind) as u64;
+            self.metrics
+                .encoded
+                .get_or_create(&TypeLabel::of(kind))
+                .inc_by(encoded);
+        }
+        if std::mem::take(&mut self.awaited_changed) | self.index.take_news() {
+            self.tell();
+        }
+        // Clients are served nothing before everything is known: half a mesh would close or open too much.
+        if !self.awaited.is_empty() {
+            return;
+        }
+        let snapshot = self.index.snapshot();
+        for kind in ResourceKind::ALL {
+            let gauge = self.metrics.resources.get_or_create(&TypeLabel::of(kind)).clone();
+            gauge.set(i64::try_from(snapshot.of(kind).len()).unwrap_or(i64::MAX));
+        }
+        self.hub.publish(snapshot, &changes);
+    }
+
+    /// Says what is seen of the index beside resources.
+    fn tell(&mut self) {
         let overview = Overview {
             namespaces: self.index.namespaces().map(str::to_owned).collect(),
             config_errors: self
@@ -229,16 +255,6 @@ impl Task {
             }
             differs
         });
-        // Clients are served nothing before everything is known: half a mesh would close or open too much.
-        if !self.awaited.is_empty() {
-            return;
-        }
-        let snapshot = self.index.snapshot();
-        for kind in ResourceKind::ALL {
-            let gauge = self.metrics.resources.get_or_create(&TypeLabel::of(kind)).clone();
-            gauge.set(i64::try_from(snapshot.of(kind).len()).unwrap_or(i64::MAX));
-        }
-        self.hub.publish(snapshot, &changes);
     }
 }
 

@@ -148,7 +148,7 @@ async fn workloads(State(admin): State<Admin>) -> Json<Value> {
     let mut workloads = Vec::new();
     let mut services = Vec::new();
     for encoded in snapshot.of(ResourceKind::Address).iter() {
-        let shown = |more: Value| json!({"name": &*encoded.name, "version": encoded.version, "aliases": encoded.aliases, "resource": more});
+        let shown = |more: Value| json!({"name": &*encoded.name, "version": encoded.version.to_string(), "aliases": encoded.aliases, "resource": more});
         match encoded.decode::<Address>().map(|address| address.r#type) {
             Ok(Some(address::Type::Workload(one))) => workloads.push(shown(json!({
                 "namespace": one.namespace, "name": one.name, "node": one.node,
@@ -174,7 +174,7 @@ async fn policies(State(admin): State<Admin>) -> Json<Value> {
             let text = encoded
                 .decode::<Authorization>()
                 .map(|policy| format!("{policy:?}"));
-            json!({"name": &*encoded.name, "version": encoded.version, "policy": text.unwrap_or_default()})
+            json!({"name": &*encoded.name, "version": encoded.version.to_string(), "policy": text.unwrap_or_default()})
         })
         .collect();
     let overview = admin.objects.overview().borrow().clone();

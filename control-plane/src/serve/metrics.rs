@@ -41,6 +41,8 @@ pub struct Metrics {
     pub acknowledged: Family<TypeLabel, Counter>,
     /// Discovery responses refused.
     pub refused: Family<TypeLabel, Counter>,
+    /// Resources encoded.
+    pub encoded: Family<TypeLabel, Counter>,
     /// Resources served.
     pub resources: Family<TypeLabel, Gauge>,
     /// Certificates signed.
@@ -69,6 +71,11 @@ impl Metrics {
         registry.register("xds_acks", "Discovery responses taken", self.acknowledged.clone());
         registry.register("xds_nacks", "Discovery responses refused", self.refused.clone());
         registry.register("resources", "Resources served", self.resources.clone());
+        registry.register(
+            "resources_encoded",
+            "Resources encoded, each once for all clients",
+            self.encoded.clone(),
+        );
         registry.register("certificates_signed", "Certificates signed", self.signed.clone());
         registry.register(
             "certificates_refused",

@@ -6,6 +6,7 @@ mod response;
 mod session;
 mod standing;
 mod stream;
+mod turns;
 
 pub use hub::{ClientSummary, Hub, TypeStanding, Who};
 pub use response::Response;

@@ -11,6 +11,7 @@ use tokio::sync::{Notify, watch};
 
 use super::session::{Session, TypeSummary};
 use super::standing::Standing;
+use super::turns::Turns;
 use trefoil_control_plane_index::snapshot::{Changes, ResourceKind, Snapshot};
 
 /// See the module. Shared by an `Arc`.
@@ -22,6 +23,8 @@ pub struct Hub {
     synced: watch::Sender<bool>,
     /// Ticks whenever a client answered or went away.
     answered: watch::Sender<u64>,
+    /// What clients take in turns.
+    pub(super) turns: Turns,
 }
 
 /// One connected client.
@@ -87,6 +90,7 @@ impl Default for Hub {
             next_client: std::sync::atomic::AtomicU64::new(1),
             synced: watch::Sender::new(false),
             answered: watch::Sender::new(0),
+            turns: Turns::default(),
         }
     }
 }
@@ -99,10 +103,11 @@ impl Hub {
         if changes.is_empty() && !first {
             return;
         }
+        let snapshot = self.snapshot();
         for client in self.clients().values() {
             let mut session = client.session();
             for kind in ResourceKind::ALL {
-                session.changed(kind, changes.of(kind));
+                session.changed(kind, changes.of(kind), snapshot.of(kind).generation());
             }
             client.note_standing(&session);
             drop(session);

@@ -37,6 +37,8 @@ pub struct Session {
     nonce: u64,
     /// Workloads, and removals of policies, wait for the client to ask for the other type too.
     patient: bool,
+    /// A response may be as large as everything there is.
+    roomy: bool,
 }
 
 /// What is shown of a client and a type.
@@ -68,6 +70,7 @@ impl Default for Session {
             kinds: ResourceKind::ALL.map(KindState::new),
             nonce: 0,
             patient: true,
+            roomy: true,
         }
     }
 }
@@ -92,9 +95,29 @@ impl Session {
         answer.unwrap_or(Event::Subscribed)
     }
 
-    /// Notes that resources changed.
-    pub fn changed<'a>(&mut self, kind: ResourceKind, names: impl IntoIterator<Item = &'a Arc<str>>) {
-        self.kind(kind).changed(names);
+    /// Notes that resources changed; `generation` is that of the resources thereafter.
+    pub fn changed(&mut self, kind: ResourceKind, names: &Names, generation: u64) {
+        self.kind(kind).changed(names, generation);
+    }
+
+    /// Says whether a response may be as large as everything there is. Such ones are put off until it may.
+    pub fn set_roomy(&mut self, roomy: bool) {
+        self.roomy = roomy;
+    }
+
+    /// About how many bytes are due that are put off unless there is room for them.
+    #[must_use]
+    pub fn room(&self, snapshot: &Snapshot) -> usize {
+        let kinds = ResourceKind::ALL.into_iter();
+        kinds
+            .filter_map(|kind| self.of(kind).room(snapshot.of(kind)))
+            .sum()
+    }
+
+    /// Whether a response is unanswered.
+    #[must_use]
+    pub fn awaits_answer(&self) -> bool {
+        self.kinds.iter().any(KindState::awaits_answer)
     }
 
     /// Neither type need wait any longer for the client to ask for the other.
@@ -132,6 +155,9 @@ impl Session {
     }
 
     fn send(&mut self, kind: ResourceKind, snapshot: &Snapshot) -> Option<Response> {
+        if !self.roomy && self.of(kind).room(snapshot.of(kind)).is_some() {
+            return None;
+        }
         let workloads = self.of(ResourceKind::Address);
         // A client that reconnects asks for policies first: the workloads that it holds may still name them.
         let unheard_of = !workloads.is_subscribed() && self.patient;

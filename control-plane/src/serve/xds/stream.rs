@@ -14,6 +14,7 @@ use trefoil_api::proto::envoy::service::discovery::v3::{
 };
 
 use super::hub::{Client, Hub, Who};
+use super::turns::{Sending, Turn};
 use super::{Event, Response};
 use crate::serve::callers::{Caller, Callers};
 use crate::serve::metrics::{Metrics, TypeLabel};
@@ -60,6 +61,7 @@ impl AggregatedDiscoveryService for Discovery {
             .remote_addr()
             .map_or_else(String::new, |peer| peer.to_string());
         let mut requests = request.into_inner();
+        let reading = self.hub.turns.to_be_read().await;
         let first = tokio::select! {
             first = requests.next() => first,
             () = self.stop.cancelled() => None,
@@ -75,7 +77,7 @@ impl AggregatedDiscoveryService for Discovery {
             client,
             sender,
         };
-        tokio::spawn(stream.run(first, requests));
+        tokio::spawn(stream.run(first, requests, reading));
         Ok(tonic::Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 }
@@ -103,10 +105,18 @@ struct ClientStream {
 }
 
 impl ClientStream {
-    async fn run(self, first: DeltaDiscoveryRequest, mut requests: Streaming<DeltaDiscoveryRequest>) {
+    async fn run(
+        self,
+        first: DeltaDiscoveryRequest,
+        mut requests: Streaming<DeltaDiscoveryRequest>,
+        reading: Turn,
+    ) {
         tracing::info!(client = self.client.name(), "discovery client connected");
         self.service.metrics.clients.inc();
-        self.take(first);
+        self.client.session().set_roomy(false);
+        let mut reading = Some(reading);
+        let mut sending = Sending::default();
+        self.take(first, &mut reading, &mut sending);
         let patience = tokio::time::sleep(PATIENCE);
         tokio::pin!(patience);
         let mut patient = true;
@@ -114,7 +124,7 @@ impl ClientStream {
         tokio::pin!(synced);
         let mut is_synced = self.service.hub.is_synced();
         let reason = loop {
-            if is_synced && self.send_due().is_err() {
+            if is_synced && self.send_due(&mut sending).is_err() {
                 break "it went away";
             }
             tokio::select! {
@@ -125,8 +135,9 @@ impl ClientStream {
                     self.client.session().lose_patience();
                 }
                 () = self.client.wake.notified() => {}
+                () = sending.comes() => self.client.session().set_roomy(true),
                 request = requests.next() => match request {
-                    Some(Ok(request)) => self.take(request),
+                    Some(Ok(request)) => self.take(request, &mut reading, &mut sending),
                     Some(Err(_)) | None => break "it went away",
                 },
             }
@@ -140,15 +151,22 @@ impl ClientStream {
         );
     }
 
-    fn take(&self, request: DeltaDiscoveryRequest) {
+    fn take(&self, request: DeltaDiscoveryRequest, reading: &mut Option<Turn>, sending: &mut Sending) {
         let kind = ResourceKind::of(&request.type_url);
         let event = {
             // Under the lock: a change that is noted from here on is in the snapshot.
             let mut session = self.client.session();
             let event = session.request(request, &self.service.hub.snapshot());
             self.client.note_standing(&session);
+            if !session.awaits_answer() && sending.end() {
+                session.set_roomy(false);
+            }
             event
         };
+        if kind == Some(ResourceKind::Address) {
+            // It has said all that it holds.
+            *reading = None;
+        }
         let metrics = &self.service.metrics;
         match (event, kind) {
             (Event::Acknowledged, Some(kind)) => {
@@ -168,17 +186,21 @@ impl ClientStream {
         }
     }
 
-    /// Sends what is due. Errors when the client is gone.
-    fn send_due(&self) -> Result<(), ()> {
+    /// Sends what is due, but for what is to wait for its turn. Errors when the client is gone.
+    fn send_due(&self, sending: &mut Sending) -> Result<(), ()> {
         loop {
-            let due = {
+            let (due, waits) = {
                 // Under the lock: every change that was noted is in the snapshot.
                 let mut session = self.client.session();
-                let due = session.next(&self.service.hub.snapshot());
+                let snapshot = self.service.hub.snapshot();
+                let due = session.next(&snapshot);
                 self.client.note_standing(&session);
-                due
+                (due, session.room(&snapshot))
             };
             let Some(response) = due else {
+                if waits > 0 {
+                    sending.want(&self.service.hub.turns, waits);
+                }
                 return Ok(());
             };
             let label = TypeLabel::of(response.kind);

@@ -1,13 +1,15 @@
 //! One type of resources of one client.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+
+use imbl::ordmap::DiffItem;
 
 use trefoil_api::proto::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 
 use super::{Event, Names, TypeSummary};
 use crate::serve::xds::Response;
-use trefoil_control_plane_index::snapshot::{Encoded, ResourceKind, Resources};
+use trefoil_control_plane_index::snapshot::{Encoded, ResourceKind, Resources, Version, Versions};
 
 /// Bytes of resources in one response, but for a single resource that is larger.
 const RESPONSE_BYTES: usize = 2 << 20;
@@ -22,14 +24,18 @@ pub(super) struct KindState {
     wildcard: bool,
     /// Names and aliases that were asked for.
     names: BTreeSet<String>,
-    /// What the client has, or is being sent, with its version.
-    held: BTreeMap<Arc<str>, String>,
+    /// What the client has, or is being sent. Shared with all others that hold the same.
+    held: Versions,
+    /// Names that may differ from what is held, up to the changes of `noted`; until everything was sent once,
+    /// of what is wanted as a whole, none.
     pending: Names,
+    /// The resources' generation.
+    noted: u64,
     /// Names that were asked for and are to be answered even if there is nothing of that name.
     unanswered: BTreeSet<String>,
     /// The first response is due even if it is empty.
     first_due: bool,
-    /// The next response has everything that is due in it.
+    /// Everything may differ, and the next response has all of it.
     whole_due: bool,
     outstanding: Option<(String, Names)>,
     /// Of responses that were refused: not known to be in force with the client.
@@ -46,8 +52,9 @@ impl KindState {
             subscribed: false,
             wildcard: false,
             names: BTreeSet::new(),
-            held: BTreeMap::new(),
+            held: Versions::new(),
             pending: Names::new(),
+            noted: 0,
             unanswered: BTreeSet::new(),
             first_due: false,
             whole_due: false,
@@ -64,15 +71,32 @@ impl KindState {
     }
 
     pub(super) fn has_pending(&self) -> bool {
-        !self.pending.is_empty()
+        self.whole_due || !self.pending.is_empty()
+    }
+
+    pub(super) fn awaits_answer(&self) -> bool {
+        self.outstanding.is_some()
+    }
+
+    /// About how many bytes the next response takes, if it has far more in it than responses usually have.
+    pub(super) fn room(&self, resources: &Resources) -> Option<usize> {
+        let due = self.subscribed && self.whole_due && self.outstanding.is_none();
+        let large = resources.bytes() > RESPONSE_BYTES && self.held.len() < resources.len() / 2;
+        (due && large).then(|| resources.bytes())
     }
 
     /// Whether something that exists is still to be sent.
     pub(super) fn has_more_to_send(&self, resources: &Resources) -> bool {
-        self.pending.iter().any(|name| {
-            let resource = resources.get(name);
-            resource.is_some_and(|resource| self.held.get(name) != Some(&resource.version))
-        })
+        let new = |one: DiffItem<'_, '_, _, _>| !matches!(one, DiffItem::Remove(..));
+        (self.whole_due && self.held.diff(resources.versions()).any(new))
+            || self.pending.iter().any(|name| {
+                let resource = resources.get(name);
+                resource.is_some_and(|resource| !self.holds(resource))
+            })
+    }
+
+    fn holds(&self, resource: &Encoded) -> bool {
+        self.held.get(&resource.name) == Some(&Some(resource.version))
     }
 
     pub(super) fn owes(&self, name: &str) -> bool {
@@ -80,7 +104,11 @@ impl KindState {
             .outstanding
             .as_ref()
             .is_some_and(|(_, names)| names.contains(name));
-        self.subscribed && (self.pending.contains(name) || outstanding || self.refused_names.contains(name))
+        self.subscribed
+            && (self.whole_due
+                || self.pending.contains(name)
+                || outstanding
+                || self.refused_names.contains(name))
     }
 
     /// Whether the request answers the outstanding response, and how.
@@ -123,8 +151,7 @@ impl KindState {
         let unsubscribe = request.resource_names_unsubscribe;
         if first {
             self.first_due = true;
-            let held = request.initial_resource_versions.into_iter();
-            self.held = held.map(|(name, version)| (name.into(), version)).collect();
+            self.held = held(&request.initial_resource_versions, resources);
         }
         let legacy_wildcard = first && subscribe.is_empty() && unsubscribe.is_empty();
         let was_wildcard = self.wildcard;
@@ -140,19 +167,14 @@ impl KindState {
         }
         if self.wildcard && !was_wildcard {
             self.whole_due = true;
-            self.pending.extend(resources.iter().map(|one| one.name.clone()));
-            self.pending.extend(self.held.keys().cloned());
         } else if first {
             self.pending.extend(self.held.keys().cloned());
         } else if narrowed && !self.wildcard {
             // What was unsubscribed from is forgotten by both sides without a word.
-            let kept: Names = self
-                .held
-                .keys()
-                .filter(|name| self.wants_name(name, resources))
-                .cloned()
-                .collect();
-            self.held.retain(|name, _| kept.contains(name));
+            let unwanted = self.held.keys().filter(|name| !self.wants_name(name, resources));
+            for name in unwanted.cloned().collect::<Names>() {
+                self.held.remove(&name);
+            }
         }
     }
 
@@ -171,9 +193,10 @@ impl KindState {
         self.names.insert(name);
     }
 
-    pub(super) fn changed<'a>(&mut self, names: impl IntoIterator<Item = &'a Arc<str>>) {
+    pub(super) fn changed(&mut self, names: &Names, generation: u64) {
         if self.subscribed {
-            self.pending.extend(names.into_iter().cloned());
+            self.pending.extend(names.iter().cloned());
+            self.noted = self.noted.max(generation);
         }
     }
 
@@ -210,6 +233,7 @@ impl KindState {
             removed: Vec::new(),
         };
         let limit = if std::mem::take(&mut self.whole_due) {
+            self.everything_differs(resources);
             WHOLE_BYTES
         } else {
             RESPONSE_BYTES
@@ -218,7 +242,7 @@ impl KindState {
         let mut kept = Names::new();
         while let Some(name) = self.pending.pop_first() {
             match resources.get(&name).filter(|one| self.wants(one, resources)) {
-                Some(resource) if self.held.get(&name) == Some(&resource.version) => {}
+                Some(resource) if self.holds(resource) => {}
                 Some(resource) => {
                     if bytes > 0 && bytes + resource.wire.len() > limit {
                         self.pending.insert(name);
@@ -229,7 +253,7 @@ impl KindState {
                         // A service that appears brings its workloads along.
                         self.pending.extend(resources.members(&name).cloned());
                     }
-                    self.held.insert(name, resource.version.clone());
+                    self.held.insert(name, Some(resource.version));
                     response.resources.push(resource.clone());
                 }
                 None if !self.held.contains_key(&name) => {}
@@ -243,6 +267,10 @@ impl KindState {
             }
         }
         self.pending.extend(kept);
+        if self.wildcard && self.pending.is_empty() && self.noted == resources.generation() {
+            // The same, but shared.
+            self.held = resources.versions().clone();
+        }
         let absent = std::mem::take(&mut self.unanswered)
             .into_iter()
             .filter(|name| resources.named(name).next().is_none());
@@ -255,6 +283,16 @@ impl KindState {
         let removed = response.removed.iter().map(|name| name.as_str().into());
         self.outstanding = Some((nonce, sent.chain(removed).collect()));
         Some(response)
+    }
+
+    /// Says name by name what the client does not hold as it is, and what it holds that is no more.
+    fn everything_differs(&mut self, resources: &Resources) {
+        let differing = self.held.diff(resources.versions()).map(|one| match one {
+            DiffItem::Add(name, _) | DiffItem::Remove(name, _) => name.clone(),
+            DiffItem::Update { new: (name, _), .. } => name.clone(),
+        });
+        self.pending.extend(differing);
+        self.noted = self.noted.max(resources.generation());
     }
 
     pub(super) fn summary(&self) -> TypeSummary {
@@ -270,4 +308,28 @@ impl KindState {
             refusal: self.refusal.clone(),
         }
     }
+}
+
+/// What a client says that it holds, as what there is with what differs of it: few clients hold anything else.
+fn held(given: &HashMap<String, String>, resources: &Resources) -> Versions {
+    if given.len() < resources.len() / 2 {
+        let given = given.iter();
+        return given
+            .map(|(name, version)| (Arc::from(name.as_str()), Version::read(version)))
+            .collect();
+    }
+    let mut held = resources.versions().clone();
+    for (name, version) in given {
+        let version = Version::read(version);
+        if held.get(name.as_str()) != Some(&version) {
+            held.insert(name.as_str().into(), version);
+        }
+    }
+    if held.len() > given.len() {
+        let missed = held.keys().filter(|name| !given.contains_key(name.as_ref()));
+        for name in missed.cloned().collect::<Names>() {
+            held.remove(&name);
+        }
+    }
+    held
 }

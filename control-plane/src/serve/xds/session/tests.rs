@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use trefoil_api::proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, Status};
 
 use super::{Event, Response, Session};
-use trefoil_control_plane_index::snapshot::{Changes, Encoded, ResourceKind, Snapshot};
+use trefoil_control_plane_index::snapshot::{Changes, Encoded, ResourceKind, Snapshot, Version};
 
 use ResourceKind::{Address, Authorization, MeshSettings};
 
@@ -34,7 +34,7 @@ impl World {
             value.map(|value| Encoded::new(kind, name, owned(aliases), owned(services), vec![value]));
         let mut changes = Changes::default();
         self.snapshot.set(&mut changes, kind, name, encoded);
-        session.changed(kind, changes.of(kind));
+        session.changed(kind, changes.of(kind), self.snapshot.of(kind).generation());
     }
 }
 
@@ -203,7 +203,7 @@ fn what_is_held_is_not_sent_again_and_what_vanished_is_removed() {
         .snapshot
         .of(Authorization)
         .iter()
-        .map(|one| (one.name.to_string(), one.version.clone()))
+        .map(|one| (one.name.to_string(), one.version.to_string()))
         .collect();
     world.set(&mut session, Authorization, "b", Some(2));
     world.set(&mut session, Authorization, "c", None);
@@ -354,7 +354,7 @@ fn put_large(session: &mut Session, world: &mut World, kind: ResourceKind, value
         let encoded = Encoded::new(kind, &name, Vec::new(), Vec::new(), vec![value; 1 << 20]);
         let mut changes = Changes::default();
         world.snapshot.set(&mut changes, kind, &name, Some(encoded));
-        session.changed(kind, changes.of(kind));
+        session.changed(kind, changes.of(kind), world.snapshot.of(kind).generation());
     }
 }
 
@@ -399,6 +399,9 @@ fn what_a_client_missed_while_it_was_away_comes_in_one_answer() {
 #[derive(Clone, Debug)]
 enum Step {
     Set(ResourceKind, u8, Option<u8>),
+    /// The same, but the session hears of it later: of all that it has not heard of, in order.
+    SetUnheard(ResourceKind, u8, Option<u8>),
+    Hear,
     Send,
     Answer(ResourceKind, bool),
 }
@@ -407,16 +410,18 @@ fn step() -> impl Strategy<Value = Step> {
     let kind = || prop::sample::select(&ResourceKind::ALL[..]);
     prop_oneof![
         3 => (kind(), 0u8..6, prop::option::weighted(0.7, 0u8..4)).prop_map(|(kind, name, value)| Step::Set(kind, name, value)),
+        1 => (kind(), 0u8..6, prop::option::weighted(0.7, 0u8..4)).prop_map(|(kind, name, value)| Step::SetUnheard(kind, name, value)),
+        1 => Just(Step::Hear),
         2 => Just(Step::Send),
         2 => (kind(), prop::bool::weighted(0.9)).prop_map(|(kind, good)| Step::Answer(kind, good)),
     ]
 }
 
-type Held = BTreeMap<(ResourceKind, Arc<str>), String>;
+type Held = BTreeMap<(ResourceKind, Arc<str>), Version>;
 
 fn take(held: &mut Held, response: &Response) {
     for one in &response.resources {
-        let old = held.insert((response.kind, one.name.clone()), one.version.clone());
+        let old = held.insert((response.kind, one.name.clone()), one.version);
         assert_ne!(old.as_ref(), Some(&one.version), "{} was held", one.name);
     }
     for name in &response.removed {
@@ -425,6 +430,10 @@ fn take(held: &mut Held, response: &Response) {
             "{name} was not held"
         );
     }
+}
+
+fn heard(session: &mut Session, kind: ResourceKind, changes: &Changes, generation: u64) {
+    session.changed(kind, changes.of(kind), generation);
 }
 
 proptest! {
@@ -436,9 +445,23 @@ proptest! {
         }
         let mut held = Held::new();
         let mut outstanding: BTreeMap<ResourceKind, Response> = BTreeMap::new();
+        let mut unheard: Vec<(ResourceKind, Changes, u64)> = Vec::new();
         for step in steps {
             match step {
-                Step::Set(kind, name, value) => world.set(&mut session, kind, &format!("n{name}"), value),
+                Step::Set(kind, name, value) => {
+                    unheard.drain(..).for_each(|(kind, changes, generation)| heard(&mut session, kind, &changes, generation));
+                    world.set(&mut session, kind, &format!("n{name}"), value);
+                }
+                Step::SetUnheard(kind, name, value) => {
+                    let name = format!("n{name}");
+                    let encoded = value.map(|value| Encoded::new(kind, &name, Vec::new(), Vec::new(), vec![value]));
+                    let mut changes = Changes::default();
+                    world.snapshot.set(&mut changes, kind, &name, encoded);
+                    unheard.push((kind, changes, world.snapshot.of(kind).generation()));
+                }
+                Step::Hear => {
+                    unheard.drain(..).for_each(|(kind, changes, generation)| heard(&mut session, kind, &changes, generation));
+                }
                 Step::Send => {
                     if let Some(response) = session.next(&world.snapshot) {
                         take(&mut held, &response);
@@ -452,6 +475,7 @@ proptest! {
                 }
             }
         }
+        unheard.drain(..).for_each(|(kind, changes, generation)| heard(&mut session, kind, &changes, generation));
         for response in outstanding.into_values() {
             session.request(answer(&response, None), &world.snapshot);
         }
@@ -461,7 +485,7 @@ proptest! {
         let mut served = Held::new();
         for kind in ResourceKind::ALL {
             for one in world.snapshot.of(kind).iter() {
-                served.insert((kind, one.name.clone()), one.version.clone());
+                served.insert((kind, one.name.clone()), one.version);
             }
         }
         prop_assert_eq!(held, served);

@@ -1,0 +1,95 @@
+//! What clients take in turns, so that memory is bounded when a whole fleet comes at once: responses with everything
+//! in them, and first requests, which name all that is held. A turn ends by itself after a while: one that is slow
+//! holds up nobody for longer.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// KiB of responses with everything in them that may be on their way at a time.
+const ROOM: usize = 256 << 10;
+/// First requests that are read at a time.
+const READ: usize = 16;
+/// How long others wait for a client.
+const LONGEST: Duration = Duration::from_secs(5);
+
+/// Of all clients. Cloning shares.
+#[derive(Clone, Debug)]
+pub(super) struct Turns {
+    room: Arc<Semaphore>,
+    read: Arc<Semaphore>,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self {
+            room: Arc::new(Semaphore::new(ROOM)),
+            read: Arc::new(Semaphore::new(READ)),
+        }
+    }
+}
+
+impl Turns {
+    /// Waits for a turn to be read.
+    pub(super) async fn to_be_read(&self) -> Turn {
+        Turn::of(self.read.clone(), 1).await
+    }
+
+    /// Waits for a turn to be sent so many bytes.
+    async fn to_be_sent(self, bytes: usize) -> Turn {
+        let kibibytes = (bytes >> 10).clamp(1, ROOM);
+        Turn::of(self.room, u32::try_from(kibibytes).unwrap_or(u32::MAX)).await
+    }
+}
+
+/// Until it is dropped, or has lasted long enough.
+#[derive(Debug)]
+pub(super) struct Turn(#[allow(dead_code, reason = "it is dropped")] DropGuard);
+
+impl Turn {
+    async fn of(places: Arc<Semaphore>, wanted: u32) -> Self {
+        // Nobody closes it.
+        let permit = places.acquire_many_owned(wanted).await.ok();
+        let over = CancellationToken::new();
+        let guard = over.clone().drop_guard();
+        tokio::spawn(async move {
+            // Either way it is over.
+            let _ = over.run_until_cancelled(tokio::time::sleep(LONGEST)).await;
+            drop(permit);
+        });
+        Self(guard)
+    }
+}
+
+/// The turn of one client to be sent everything.
+#[derive(Default)]
+pub(super) struct Sending {
+    waiting: Option<Pin<Box<dyn Future<Output = Turn> + Send>>>,
+    turn: Option<Turn>,
+}
+
+impl Sending {
+    /// Begins to wait, unless it does, or its turn has come.
+    pub(super) fn want(&mut self, turns: &Turns, bytes: usize) {
+        if self.waiting.is_none() && self.turn.is_none() {
+            self.waiting = Some(Box::pin(turns.clone().to_be_sent(bytes)));
+        }
+    }
+
+    /// Waits until the turn comes; for ever where none is wanted.
+    pub(super) async fn comes(&mut self) {
+        match &mut self.waiting {
+            Some(waiting) => self.turn = Some(waiting.await),
+            None => std::future::pending().await,
+        }
+        self.waiting = None;
+    }
+
+    /// The turn is over. Whether there was one.
+    pub(super) fn end(&mut self) -> bool {
+        self.turn.take().is_some()
+    }
+}
