@@ -226,6 +226,7 @@ impl Index {
         };
         if config != self.config {
             self.config = config;
+            self.dirty.settings = true;
             self.mark_all();
         }
     }

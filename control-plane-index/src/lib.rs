@@ -235,6 +235,7 @@ struct Dirty {
     service_statuses: BTreeSet<ObjectKey>,
     /// Names of policies against plaintext.
     strict: BTreeSet<String>,
+    settings: bool,
 }
 
 impl Index {
@@ -279,7 +280,10 @@ impl Index {
             uninspected: Relation::default(),
             unread: BTreeMap::new(),
             findings: Findings::default(),
-            dirty: Dirty::default(),
+            dirty: Dirty {
+                settings: true,
+                ..Dirty::default()
+            },
             news: true,
             reports: BTreeMap::new(),
             statuses: BTreeMap::new(),

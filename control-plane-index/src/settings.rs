@@ -14,6 +14,9 @@ mod tests;
 impl Index {
     /// Publishes the settings in force; those that are served already are no change.
     pub(super) fn compute_settings(&mut self) {
+        if !std::mem::take(&mut self.dirty.settings) {
+            return;
+        }
         let outbound = match self.config.outbound {
             Outbound::AllowAny => message::Outbound::AllowAny,
             Outbound::RegistryOnly => message::Outbound::RegistryOnly,

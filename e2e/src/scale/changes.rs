@@ -84,7 +84,7 @@ impl Ground<'_> {
             self.api.used()?.cpu,
             processes::used("self")?.cpu,
         );
-        let encoded = self.control_plane.metric(ENCODED).await.unwrap_or(0.0);
+        let encoded = self.control_plane.metric(ENCODED).await?;
         let (resources, bytes) = (ledger.resources.load(Relaxed), ledger.bytes.load(Relaxed));
         let begun = Instant::now();
         let changing = (0..changes).map(|change| {
@@ -97,7 +97,7 @@ impl Ground<'_> {
         self.fleet.quiet(QUIET).await;
         let mut round = Round {
             changes,
-            encoded: (self.control_plane.metric(ENCODED).await.unwrap_or(0.0) - encoded) as u64,
+            encoded: (self.control_plane.metric(ENCODED).await? - encoded) as u64,
             bytes: ledger.bytes.load(Relaxed) - bytes,
             cpu: self.control_plane.used()?.cpu - before.0,
             api_cpu: self.api.used()?.cpu - before.1,

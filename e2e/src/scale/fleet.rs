@@ -23,6 +23,8 @@ const CONTROL_PLANE_NAME: &str = "trefoil-control-plane.trefoil-system.svc";
 const ASKED: usize = 10;
 /// One sidecar, and one client on demand, for so many nodes.
 const PER_NODES: usize = 10;
+/// How often it is said how many clients wait.
+const PROGRESS: Duration = Duration::from_secs(10);
 /// How long the whole fleet may take to be answered.
 const ANSWERED: Duration = Duration::from_secs(900);
 
@@ -99,6 +101,7 @@ impl Fleet {
     pub async fn answered_since(&self, moment: Instant) -> anyhow::Result<Duration> {
         let from = self.ledger.at(moment);
         let answered = || self.clients.iter().map(|client| client.answered.load(Relaxed));
+        let mut begun = Instant::now();
         while answered().any(|at| at <= from) {
             let waiting = answered().filter(|at| *at <= from).count();
             ensure!(
@@ -107,6 +110,10 @@ impl Fleet {
                 self.clients.len(),
                 ANSWERED.as_secs()
             );
+            if begun.elapsed() > PROGRESS {
+                begun = Instant::now();
+                eprintln!("after {} s {waiting} clients wait", moment.elapsed().as_secs());
+            }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         let last = answered().max().unwrap_or_default();

@@ -1,12 +1,12 @@
 //! Who was sent what: names become numbers, what a client holds is one number for each of them, and receipts of
 //! a change are counted by name. Judges nothing; it is read by whoever asks what should have been.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use std::time::Instant;
 
-use super::message::{Received, Response};
+use super::message::Response;
 
 /// The number of a resource: of one type and name.
 pub type Id = u32;
@@ -33,7 +33,8 @@ pub struct Ledger {
 
 #[derive(Debug, Default)]
 struct Names {
-    ids: HashMap<(u8, Box<str>), Id>,
+    /// By type, then by name.
+    ids: BTreeMap<u8, HashMap<Box<str>, Id>>,
     all: Vec<(u8, Box<str>)>,
 }
 
@@ -43,7 +44,6 @@ struct Slot {
     receipts: AtomicU32,
     /// Nanoseconds since the ledger began.
     last: AtomicU64,
-    bytes: AtomicU64,
 }
 
 /// What became of one resource since its slot was cleared.
@@ -53,8 +53,6 @@ pub struct Receipts {
     pub clients: u32,
     /// When the last of them had it.
     pub last: Option<Instant>,
-    /// Bytes that it took, over all of them.
-    pub bytes: u64,
 }
 
 impl Ledger {
@@ -76,25 +74,26 @@ impl Ledger {
 
     /// The number of a resource.
     pub fn id(&self, kind: u8, name: &str) -> Id {
-        let known = self.names.read().unwrap_or_else(PoisonError::into_inner);
-        let key = (kind, Box::from(name));
-        if let Some(id) = known.ids.get(&key) {
-            return *id;
+        if let Some(id) = self.known().id(kind, name) {
+            return id;
         }
-        drop(known);
         let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(id) = names.ids.get(&key) {
-            return *id;
+        if let Some(id) = names.id(kind, name) {
+            return id;
         }
         let id = Id::try_from(names.all.len()).unwrap_or(Id::MAX);
-        names.all.push(key.clone());
-        names.ids.insert(key, id);
+        names.all.push((kind, name.into()));
+        names.ids.entry(kind).or_default().insert(name.into(), id);
         id
+    }
+
+    fn known(&self) -> RwLockReadGuard<'_, Names> {
+        self.names.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Calls `each` with the names of one type among what a client holds.
     pub fn each_held(&self, kind: u8, held: &[u64], mut each: impl FnMut(&str, u64)) {
-        let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
+        let names = self.known();
         for ((of, name), version) in names.all.iter().zip(held) {
             if *of == kind && *version != 0 {
                 each(name, *version);
@@ -107,7 +106,6 @@ impl Ledger {
         if let Some(slot) = self.slots.get(id as usize) {
             slot.receipts.store(0, Relaxed);
             slot.last.store(0, Relaxed);
-            slot.bytes.store(0, Relaxed);
         }
     }
 
@@ -119,7 +117,6 @@ impl Ledger {
         Receipts {
             clients: slot.receipts.load(Relaxed),
             last: (last > 0).then(|| self.begun + std::time::Duration::from_nanos(last)),
-            bytes: slot.bytes.load(Relaxed),
         }
     }
 
@@ -138,35 +135,36 @@ impl Ledger {
 
     /// Takes in what a client received. `wants` says which names it has a use for.
     pub fn take(&self, kind: u8, response: &Response, held: &mut Vec<u64>, wants: impl Fn(&str) -> bool) {
-        self.responses.fetch_add(1, Relaxed);
         let now = self.now();
+        let (mut bytes, mut again, mut unasked) = (0, 0, 0);
         for one in &response.resources {
             let name = std::str::from_utf8(&one.name).unwrap_or_default();
-            if !wants(name) {
-                self.unasked.fetch_add(1, Relaxed);
+            unasked += u64::from(!wants(name));
+            bytes += one.bytes as u64;
+            let id = self.id(kind, name);
+            let known = place(held, id);
+            again += u64::from(*known == one.version);
+            *known = one.version;
+            if let Some(slot) = self.slots.get(id as usize) {
+                slot.receipts.fetch_add(1, Relaxed);
+                slot.last.fetch_max(now, Relaxed);
             }
-            self.receive(self.id(kind, name), one, held, now);
         }
         for name in &response.removed {
-            self.removed.fetch_add(1, Relaxed);
             *place(held, self.id(kind, name)) = 0;
         }
-    }
-
-    fn receive(&self, id: Id, one: &Received, held: &mut Vec<u64>, now: u64) {
-        let known = place(held, id);
-        if *known == one.version {
-            self.again.fetch_add(1, Relaxed);
-        }
-        *known = one.version;
-        let bytes = one.bytes as u64;
-        self.resources.fetch_add(1, Relaxed);
+        self.responses.fetch_add(1, Relaxed);
+        self.resources.fetch_add(response.resources.len() as u64, Relaxed);
+        self.removed.fetch_add(response.removed.len() as u64, Relaxed);
         self.bytes.fetch_add(bytes, Relaxed);
-        if let Some(slot) = self.slots.get(id as usize) {
-            slot.receipts.fetch_add(1, Relaxed);
-            slot.last.fetch_max(now, Relaxed);
-            slot.bytes.fetch_add(bytes, Relaxed);
-        }
+        self.again.fetch_add(again, Relaxed);
+        self.unasked.fetch_add(unasked, Relaxed);
+    }
+}
+
+impl Names {
+    fn id(&self, kind: u8, name: &str) -> Option<Id> {
+        self.ids.get(&kind)?.get(name).copied()
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// KiB of responses with everything in them that may be on their way at a time.
-const ROOM: usize = 256 << 10;
+const ROOM: usize = 64 << 10;
 /// First requests that are read at a time.
 const READ: usize = 16;
 /// How long others wait for a client.

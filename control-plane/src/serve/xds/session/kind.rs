@@ -17,6 +17,31 @@ const RESPONSE_BYTES: usize = 2 << 20;
 /// and begins to serve by it, so that a part would let it treat the rest as strangers. Clients take 200 MiB.
 const WHOLE_BYTES: usize = 192 << 20;
 
+/// What a response was about.
+#[derive(Debug)]
+enum Sent {
+    Names(Names),
+    /// All that there was.
+    All(Versions),
+}
+
+impl Sent {
+    fn contains(&self, name: &str) -> bool {
+        match self {
+            Self::Names(names) => names.contains(name),
+            Self::All(versions) => versions.contains_key(name),
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Arc<str>> {
+        let (some, all) = match self {
+            Self::Names(names) => (Some(names), None),
+            Self::All(versions) => (None, Some(versions.keys())),
+        };
+        some.into_iter().flatten().chain(all.into_iter().flatten())
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct KindState {
     kind: ResourceKind,
@@ -37,7 +62,7 @@ pub(super) struct KindState {
     first_due: bool,
     /// Everything may differ, and the next response has all of it.
     whole_due: bool,
-    outstanding: Option<(String, Names)>,
+    outstanding: Option<(String, Sent)>,
     /// Of responses that were refused: not known to be in force with the client.
     refused_names: Names,
     acknowledged: u64,
@@ -117,9 +142,7 @@ impl KindState {
             .outstanding
             .take_if(|(nonce, _)| !request.response_nonce.is_empty() && *nonce == request.response_nonce)?;
         let Some(error) = &request.error_detail else {
-            for name in &names {
-                self.refused_names.remove(name);
-            }
+            self.refused_names.retain(|name| !names.contains(name));
             self.acknowledged += 1;
             if self.refused_names.is_empty() {
                 self.refusal = None;
@@ -128,13 +151,13 @@ impl KindState {
         };
         self.refused += 1;
         // "name: reason; name: reason": what is not named took effect.
-        let named: Names = names
-            .iter()
-            .filter(|name| error.message.contains(name.as_ref()))
-            .cloned()
-            .collect();
-        self.refused_names
-            .extend(if named.is_empty() { names } else { named });
+        let refused = |name: &&Arc<str>| error.message.contains(name.as_ref());
+        let named: Names = names.iter().filter(refused).cloned().collect();
+        if named.is_empty() {
+            self.refused_names.extend(names.iter().cloned());
+        } else {
+            self.refused_names.extend(named);
+        }
         let message: String = error.message.chars().take(1024).collect();
         self.refusal = Some(message.clone());
         Some(Event::Refused(message))
@@ -226,6 +249,9 @@ impl KindState {
         if !self.subscribed || self.outstanding.is_some() {
             return None;
         }
+        if self.is_all_due(resources) {
+            return Some(self.send_all(nonce, resources));
+        }
         let mut response = Response {
             kind: self.kind,
             nonce: nonce.clone(),
@@ -281,8 +307,30 @@ impl KindState {
         }
         let sent = response.resources.iter().map(|one| one.name.clone());
         let removed = response.removed.iter().map(|name| name.as_str().into());
-        self.outstanding = Some((nonce, sent.chain(removed).collect()));
+        self.outstanding = Some((nonce, Sent::Names(sent.chain(removed).collect())));
         Some(response)
+    }
+
+    /// Whether the client holds nothing, and is to have everything.
+    fn is_all_due(&self, resources: &Resources) -> bool {
+        let whole = self.wildcard && self.whole_due && resources.bytes() <= WHOLE_BYTES;
+        whole && self.held.is_empty() && self.unanswered.is_empty()
+    }
+
+    /// Everything, without a look at each.
+    fn send_all(&mut self, nonce: String, resources: &Resources) -> Response {
+        self.whole_due = false;
+        self.first_due = false;
+        self.pending.clear();
+        self.noted = self.noted.max(resources.generation());
+        self.held = resources.versions().clone();
+        self.outstanding = Some((nonce.clone(), Sent::All(self.held.clone())));
+        Response {
+            kind: self.kind,
+            nonce,
+            resources: resources.iter().cloned().collect(),
+            removed: Vec::new(),
+        }
     }
 
     /// Says name by name what the client does not hold as it is, and what it holds that is no more.
