@@ -144,7 +144,8 @@ fn parameters(uris: &[String]) -> anyhow::Result<CertificateParams> {
     Ok(parameters)
 }
 
-fn impersonation(identity: &str) -> Struct {
+/// What a node proxy says of whom it asks for.
+pub(crate) fn impersonation(identity: &str) -> Struct {
     let value = Value {
         kind: Some(Kind::StringValue(identity.into())),
     };

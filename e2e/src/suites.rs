@@ -5,6 +5,7 @@ mod asking;
 mod commands;
 mod demo;
 mod dns;
+mod fleet;
 mod foreign;
 mod http;
 mod kubernetes;
@@ -86,6 +87,11 @@ const SUITES: &[Suite] = &[
         name: "limits",
         minimum: 5,
         run: |report| Box::pin(limits::run(report)),
+    },
+    Suite {
+        name: "fleet",
+        minimum: 7,
+        run: |report| Box::pin(fleet::run(report)),
     },
     Suite {
         name: "commands",

@@ -4,8 +4,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use futures::{StreamExt, TryStreamExt, stream};
-use prost_types::value::Kind;
-use prost_types::{Struct, Value};
 use rcgen::{CertificateParams, KeyPair};
 use trefoil_api::Identity;
 use trefoil_api::proto::istio::v1::auth::IstioCertificateRequest;
@@ -13,6 +11,7 @@ use trefoil_api::proto::istio::v1::auth::IstioCertificateRequest;
 use super::changes::Ground;
 use super::client::Client;
 use super::objects::PodAt;
+use crate::authority::impersonation;
 use crate::authority::stub::istio_certificate_service_client::IstioCertificateServiceClient;
 
 /// Proxies that ask.
@@ -21,7 +20,9 @@ const ASKING: usize = 64;
 /// What signing took.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Signing {
-    /// Certificates.
+    /// Certificates that were asked for.
+    pub asked: usize,
+    /// Those that came.
     pub signed: usize,
     /// From the first request to the last answer.
     pub took: Duration,
@@ -40,19 +41,21 @@ impl Ground<'_> {
         let each = certificates.div_ceil(proxies);
         let before = self.control_plane.used()?.cpu;
         let begun = Instant::now();
-        stream::iter(0..proxies)
+        let signed: Vec<usize> = stream::iter(0..proxies)
             .map(|node| self.ask(node, each, &csr))
             .buffer_unordered(proxies)
-            .try_collect::<Vec<_>>()
+            .try_collect()
             .await?;
         Ok(Signing {
-            signed: each * proxies,
+            asked: each * proxies,
+            signed: signed.into_iter().sum(),
             took: begun.elapsed(),
             cpu: self.control_plane.used()?.cpu - before,
         })
     }
 
-    async fn ask(&self, node: usize, times: usize, csr: &str) -> anyhow::Result<()> {
+    /// Has a proxy ask so many times; how many certificates came.
+    async fn ask(&self, node: usize, times: usize, csr: &str) -> anyhow::Result<usize> {
         let proxy: &Client = &self.fleet.clients[node];
         let mut pods = (0..self.size.pods)
             .map(PodAt)
@@ -61,24 +64,18 @@ impl Ground<'_> {
         let (namespace, account) = self.size.service(self.size.service_of(pod));
         let identity = Identity::new("cluster.local", &namespace, &account)?.to_string();
         let mut client = IstioCertificateServiceClient::new(self.fleet.endpoint.connect().await?);
+        let mut signed = 0;
         for _ in 0..times {
             let mut request = tonic::Request::new(IstioCertificateRequest {
                 csr: csr.into(),
                 validity_duration: 3600,
-                metadata: Some(Struct {
-                    fields: [(
-                        "ImpersonatedIdentity".to_owned(),
-                        Value {
-                            kind: Some(Kind::StringValue(identity.clone())),
-                        },
-                    )]
-                    .into(),
-                }),
+                metadata: Some(impersonation(&identity)),
             });
             let metadata = request.metadata_mut();
             metadata.insert("authorization", proxy.authorization.clone());
-            client.create_certificate(request).await?;
+            let chain = client.create_certificate(request).await?.into_inner().cert_chain;
+            signed += usize::from(chain.len() > 1);
         }
-        Ok(())
+        Ok(signed)
     }
 }
