@@ -27,7 +27,7 @@ use crate::serve::stubs;
 use crate::serve::xds::{Discovery, Hub};
 use crate::upkeep::{Election, Upkeep};
 
-/// The largest request: a client that reconnects names all that it holds.
+/// The largest report: of all pods of a node.
 const REQUEST_BYTES: usize = 64 << 20;
 
 /// Bytes that a client may send ahead of their being read.
@@ -178,7 +178,6 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error>
 
 impl Parts {
     async fn grpc(&self, options: &Options) -> Result<SocketAddr, Error> {
-        use stubs::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
         use stubs::istio::v1::auth::istio_certificate_service_server::IstioCertificateServiceServer;
         use stubs::trefoil::v1::node_agent_service_server::NodeAgentServiceServer;
         let (listener, address) = listen(options.listen).await?;
@@ -219,9 +218,7 @@ impl Parts {
             // What a thousand clients say at once waits with them, not here.
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(WINDOW)
-            .add_service(
-                AggregatedDiscoveryServiceServer::new(discovery).max_decoding_message_size(REQUEST_BYTES),
-            )
+            .add_service(discovery)
             .add_service(IstioCertificateServiceServer::new(certificates))
             .add_service(NodeAgentServiceServer::new(agents).max_decoding_message_size(REQUEST_BYTES));
         let stop = self.stop.clone();

@@ -1,24 +1,20 @@
 //! The gRPC stream of a client: requests to its session, its session's responses out.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{Stream, StreamExt};
+use futures::StreamExt;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status, Streaming};
-use trefoil_api::proto::envoy::service::discovery::v3::{
-    DeltaDiscoveryRequest, DiscoveryRequest, DiscoveryResponse, Node,
-};
+use trefoil_api::proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, Node};
 
+use super::body::Responses;
 use super::hub::{Client, Hub, Who};
 use super::turns::{Sending, Turn};
 use super::{Event, Response};
 use crate::serve::callers::{Caller, Callers};
 use crate::serve::metrics::{Metrics, TypeLabel};
-use crate::serve::stubs::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryService;
 use trefoil_control_plane_index::snapshot::ResourceKind;
 
 /// How long workloads wait for a client to ask for the policies too, and removals of policies for it to ask for
@@ -38,24 +34,12 @@ pub struct Discovery {
     pub stop: CancellationToken,
 }
 
-type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-
-#[tonic::async_trait]
-impl AggregatedDiscoveryService for Discovery {
-    type StreamAggregatedResourcesStream = Responses<DiscoveryResponse>;
-    type DeltaAggregatedResourcesStream = Responses<Response>;
-
-    async fn stream_aggregated_resources(
-        &self,
-        _: Request<Streaming<DiscoveryRequest>>,
-    ) -> Result<tonic::Response<Self::StreamAggregatedResourcesStream>, Status> {
-        Err(Status::unimplemented("only delta discovery is served"))
-    }
-
-    async fn delta_aggregated_resources(
+impl Discovery {
+    /// Begins a client's stream.
+    pub(super) async fn open(
         &self,
         request: Request<Streaming<DeltaDiscoveryRequest>>,
-    ) -> Result<tonic::Response<Self::DeltaAggregatedResourcesStream>, Status> {
+    ) -> Result<Responses, Status> {
         let caller = self.callers.authenticate(&request, "discovery").await?;
         let peer = request
             .remote_addr()
@@ -67,7 +51,7 @@ impl AggregatedDiscoveryService for Discovery {
             () = self.stop.cancelled() => None,
         };
         let Some(first) = first.transpose()? else {
-            return Ok(tonic::Response::new(Box::pin(futures::stream::empty())));
+            return Ok(Responses::new(mpsc::channel(1).1));
         };
         let client = self.hub.connect(who(&caller, first.node.as_ref(), peer));
         // One response of each type at most is on its way, so that sending never waits.
@@ -78,7 +62,7 @@ impl AggregatedDiscoveryService for Discovery {
             sender,
         };
         tokio::spawn(stream.run(first, requests, reading));
-        Ok(tonic::Response::new(Box::pin(ReceiverStream::new(receiver))))
+        Ok(Responses::new(receiver))
     }
 }
 
@@ -101,7 +85,7 @@ fn who(caller: &Caller, node: Option<&Node>, peer: String) -> Who {
 struct ClientStream {
     service: Discovery,
     client: Arc<Client>,
-    sender: mpsc::Sender<Result<Response, Status>>,
+    sender: mpsc::Sender<Response>,
 }
 
 impl ClientStream {
@@ -206,7 +190,7 @@ impl ClientStream {
             let label = TypeLabel::of(response.kind);
             self.service.metrics.pushes.get_or_create(&label).inc();
             // Never full: there is room for one response of each type.
-            self.sender.try_send(Ok(response)).map_err(drop)?;
+            self.sender.try_send(response).map_err(drop)?;
         }
     }
 }

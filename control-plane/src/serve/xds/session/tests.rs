@@ -379,7 +379,7 @@ fn the_first_answer_is_everything_and_later_changes_come_in_parts() {
         workloads.clone().count() > 3 && workloads.clone().all(|one| one.kind == Address),
         "workloads wait for all policies"
     );
-    assert!(later.iter().all(|one| prost::Message::encoded_len(one) < 4 << 20));
+    assert!(later.iter().all(|one| one.encoded_len() < 4 << 20));
 }
 
 #[test]
