@@ -247,10 +247,14 @@ impl Index {
     }
 
     pub(super) fn keep_status(&mut self, kind: StatusKind, key: &ObjectKey, status: Option<ObjectStatus>) {
+        let of = (kind, key.clone());
+        if self.statuses.get(&of) == status.as_ref() {
+            return;
+        }
         self.news = true;
         match status {
-            Some(status) => self.statuses.insert((kind, key.clone()), status),
-            None => self.statuses.remove(&(kind, key.clone())),
+            Some(status) => self.statuses.insert(of, status),
+            None => self.statuses.remove(&of),
         };
     }
 }

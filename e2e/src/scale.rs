@@ -11,6 +11,7 @@ pub mod message;
 pub mod objects;
 pub mod processes;
 pub mod signing;
+pub mod stream;
 pub mod table;
 
 use std::path::PathBuf;

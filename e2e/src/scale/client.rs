@@ -5,20 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use futures::stream;
-use http::uri::PathAndQuery;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::Endpoint;
-use tonic_prost::ProstCodec;
 use trefoil_api::proto::type_url;
 
 use super::ledger::Ledger;
-use super::message::{Request, Response};
+use super::message::Request;
+use super::stream::{Stream, Way};
 
-const METHOD: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
-/// As planes have it: responses hold whole meshes at first.
-const LARGEST_RESPONSE: usize = 200 << 20;
+/// Clients that say at a time what they hold. More than the control plane reads at a time.
+static SUBSCRIBING: Semaphore = Semaphore::const_new(64);
 /// Pauses between attempts, doubled from the first to the last, as planes have them.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(15));
 
@@ -104,13 +100,13 @@ pub fn kind(type_url: &str) -> u8 {
 
 impl Client {
     /// Connects, and connects again whenever the stream ends. Cancel it by dropping it.
-    pub async fn run(self: Arc<Self>, endpoint: Endpoint, ledger: Arc<Ledger>) {
+    pub async fn run(self: Arc<Self>, way: Way, ledger: Arc<Ledger>) {
         let mut held = Vec::new();
         let mut pause = PAUSES.0;
         loop {
             let before = self.answered.swap(0, Relaxed);
             // Why it ended is the control plane's to log; whether it comes to answer is what is measured.
-            let _ = self.stream(&endpoint, &ledger, &mut held).await;
+            let _ = self.stream(&way, &ledger, &mut held).await;
             let answered = self.answered.load(Relaxed) > before;
             pause = if answered {
                 PAUSES.0
@@ -121,33 +117,43 @@ impl Client {
         }
     }
 
-    async fn stream(&self, endpoint: &Endpoint, ledger: &Ledger, held: &mut Vec<u64>) -> anyhow::Result<()> {
-        let channel = endpoint.connect().await?;
-        let (requests, outgoing) = mpsc::channel(8);
-        for type_url in self.role.types() {
-            let mut request = Request::subscribe(&self.name, type_url, self.role.asks_for(type_url));
-            ledger.each_held(kind(type_url), held, |name, version| request.hold(name, version));
-            requests.send(request).await?;
+    async fn stream(&self, way: &Way, ledger: &Ledger, held: &mut Vec<u64>) -> anyhow::Result<()> {
+        // What all clients hold, written out, is more than the machine has memory for.
+        let turn = SUBSCRIBING.acquire().await?;
+        let (connection, stream) = way.open(&self.authorization).await?;
+        tokio::select! {
+            ended = connection => Ok(ended?),
+            ended = self.converse(stream, turn, ledger, held) => ended,
         }
-        let outgoing = stream::unfold(outgoing, |mut outgoing: mpsc::Receiver<Request>| async {
-            outgoing.recv().await.map(|request| (request, outgoing))
-        });
-        let mut call = tonic::Request::new(outgoing);
-        call.metadata_mut()
-            .insert("authorization", self.authorization.clone());
-        let mut client = tonic::client::Grpc::new(channel).max_decoding_message_size(LARGEST_RESPONSE);
-        client.ready().await?;
-        let codec = ProstCodec::<Request, Response>::default();
-        let answer = client.streaming(call, PathAndQuery::from_static(METHOD), codec);
-        let mut responses = answer.await?.into_inner();
-        while let Some(response) = responses.message().await? {
+    }
+
+    async fn converse(
+        &self,
+        mut stream: Stream,
+        turn: SemaphorePermit<'_>,
+        ledger: &Ledger,
+        held: &mut Vec<u64>,
+    ) -> anyhow::Result<()> {
+        self.subscribe(&mut stream, ledger, held).await?;
+        drop(turn);
+        loop {
+            let response = stream.next().await?;
             let type_url = response.type_url.as_str();
             let wants = |name: &str| self.role.wants(type_url, name);
             ledger.take(kind(type_url), &response, held, wants);
             if type_url == type_url::ADDRESS && self.answered.load(Relaxed) == 0 {
                 self.answered.store(ledger.now(), Relaxed);
             }
-            requests.send(Request::acknowledge(&response)).await?;
+            stream.send(&Request::acknowledge(&response)).await?;
+        }
+    }
+
+    /// Subscribes to all types, and says what is held.
+    async fn subscribe(&self, stream: &mut Stream, ledger: &Ledger, held: &[u64]) -> anyhow::Result<()> {
+        for type_url in self.role.types() {
+            let mut request = Request::subscribe(&self.name, type_url, self.role.asks_for(type_url));
+            ledger.each_held(kind(type_url), held, |name, version| request.hold(name, version));
+            stream.send(&request).await?;
         }
         Ok(())
     }

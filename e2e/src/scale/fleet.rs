@@ -16,6 +16,7 @@ use super::client::{Client, Role};
 use super::ledger::Ledger;
 use super::objects::{Objects, PodAt, Size};
 use super::processes::Process;
+use super::stream::Way;
 
 /// The name that the control plane's certificate shows, whatever its address.
 const CONTROL_PLANE_NAME: &str = "trefoil-control-plane.trefoil-system.svc";
@@ -86,12 +87,13 @@ impl Fleet {
     /// Connects all of them; how long it took until the last was answered.
     pub async fn connect(&mut self, control_plane: &Process, roots: &str) -> anyhow::Result<Duration> {
         self.endpoint = endpoint(control_plane, roots)?;
+        let way = Way::new(control_plane.listens, roots, CONTROL_PLANE_NAME)?;
         let begun = Instant::now();
         for agent in &self.agents {
             self.running.spawn(agent.clone().run(self.endpoint.clone()));
         }
         for client in &self.clients {
-            let running = client.clone().run(self.endpoint.clone(), self.ledger.clone());
+            let running = client.clone().run(way.clone(), self.ledger.clone());
             self.running.spawn(running);
         }
         self.answered_since(begun).await
@@ -149,7 +151,7 @@ fn endpoint(control_plane: &Process, roots: &str) -> anyhow::Result<Endpoint> {
     let tls = ClientTlsConfig::new()
         .ca_certificate(Certificate::from_pem(roots))
         .domain_name(CONTROL_PLANE_NAME);
-    // As planes have it, but for the patience of a connection attempt: here all share two cores.
+    // More patient than planes are: here all share two cores.
     Ok(
         Endpoint::from_shared(format!("https://{}", control_plane.listens))?
             .tls_config(tls)?

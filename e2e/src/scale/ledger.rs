@@ -138,7 +138,7 @@ impl Ledger {
         let now = self.now();
         let (mut bytes, mut again, mut unasked) = (0, 0, 0);
         for one in &response.resources {
-            let name = std::str::from_utf8(&one.name).unwrap_or_default();
+            let name = one.name.as_ref();
             unasked += u64::from(!wants(name));
             bytes += one.bytes as u64;
             let id = self.id(kind, name);

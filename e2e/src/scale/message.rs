@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use prost::bytes::{Buf, BufMut, Bytes};
+use prost::bytes::{Buf, BufMut};
 use prost::encoding::{self, DecodeContext, WireType};
 use prost::{DecodeError, Message};
 use trefoil_api::proto::envoy::service::discovery::v3::Node;
@@ -103,65 +103,68 @@ pub struct Response {
 #[derive(Clone, Debug, Default)]
 pub struct Received {
     /// Its name.
-    pub name: Bytes,
+    pub name: Box<str>,
     /// Its version, which is hexadecimal.
     pub version: u64,
     /// How long it was, encoded.
     pub bytes: usize,
 }
 
-impl Message for Response {
-    fn encode_raw(&self, _: &mut impl BufMut) {
-        // Responses are only received here.
-    }
-
-    fn merge_field(
-        &mut self,
-        tag: u32,
-        wire_type: WireType,
-        buf: &mut impl Buf,
-        context: DecodeContext,
-    ) -> Result<(), DecodeError> {
-        match tag {
-            RESOURCES => {
-                self.resources.push(received(buf)?);
-                Ok(())
+impl Response {
+    /// Reads the fields that are whole, and leaves the rest.
+    pub fn read(&mut self, buf: &mut &[u8]) -> Result<(), DecodeError> {
+        loop {
+            let mut ahead = *buf;
+            let Some((tag, field)) = field(&mut ahead)? else {
+                return Ok(());
+            };
+            match tag {
+                RESOURCES => self.resources.push(Received::read(field)?),
+                RESPONSE_TYPE_URL => self.type_url = text(field),
+                RESPONSE_NONCE => self.nonce = text(field),
+                REMOVED => self.removed.push(text(field)),
+                _ => {}
             }
-            RESPONSE_TYPE_URL => encoding::string::merge(wire_type, &mut self.type_url, buf, context),
-            RESPONSE_NONCE => encoding::string::merge(wire_type, &mut self.nonce, buf, context),
-            REMOVED => encoding::string::merge_repeated(wire_type, &mut self.removed, buf, context),
-            _ => encoding::skip_field(wire_type, tag, buf, context),
+            *buf = ahead;
         }
-    }
-
-    fn encoded_len(&self) -> usize {
-        0
-    }
-
-    fn clear(&mut self) {
-        *self = Self::default();
     }
 }
 
-/// Reads name and version of a resource and steps over its content.
-fn received(buf: &mut impl Buf) -> Result<Received, DecodeError> {
-    let bytes = usize::try_from(encoding::decode_varint(buf)?).unwrap_or(usize::MAX);
-    let mut one = Received {
-        bytes,
-        ..Received::default()
-    };
-    let mut version = Vec::new();
-    let end = buf.remaining().saturating_sub(bytes);
-    while buf.remaining() > end {
-        let (tag, wire_type) = encoding::decode_key(buf)?;
-        let context = DecodeContext::default();
-        match tag {
-            RESOURCE_VERSION => encoding::bytes::merge(wire_type, &mut version, buf, context)?,
-            RESOURCE_NAME => encoding::bytes::merge(wire_type, &mut one.name, buf, context)?,
-            _ => encoding::skip_field(wire_type, tag, buf, context)?,
+impl Received {
+    /// Reads name and version of a resource and steps over its content.
+    fn read(mut resource: &[u8]) -> Result<Self, DecodeError> {
+        let mut one = Self {
+            bytes: resource.len(),
+            ..Self::default()
+        };
+        while let Some((tag, field)) = field(&mut resource)? {
+            match tag {
+                RESOURCE_VERSION => one.version = u64::from_str_radix(&text(field), 16).unwrap_or_default(),
+                RESOURCE_NAME => one.name = text(field).into(),
+                _ => {}
+            }
         }
+        Ok(one)
     }
-    let text = std::str::from_utf8(&version).unwrap_or_default();
-    one.version = u64::from_str_radix(text, 16).unwrap_or_default();
-    Ok(one)
+}
+
+/// The next field, if it is whole. In these messages all have a length, but for a number that is not sent.
+fn field<'a>(buf: &mut &'a [u8]) -> Result<Option<(u32, &'a [u8])>, DecodeError> {
+    // A key and a length are two bytes at least, and eleven at most; they may be cut off anywhere.
+    let mut ahead = *buf;
+    let varints = ahead.iter().take(11).filter(|byte| **byte < 0x80).count();
+    if varints < 2 {
+        return Ok(None);
+    }
+    let (tag, _) = encoding::decode_key(&mut ahead)?;
+    let length = usize::try_from(encoding::decode_varint(&mut ahead)?).unwrap_or(usize::MAX);
+    let Some((field, rest)) = ahead.split_at_checked(length) else {
+        return Ok(None);
+    };
+    *buf = rest;
+    Ok(Some((tag, field)))
+}
+
+fn text(field: &[u8]) -> String {
+    String::from_utf8_lossy(field).into_owned()
 }
