@@ -10,7 +10,7 @@ use serde::Serialize;
 use trefoil_local::mesh::Mesh;
 
 use crate::output::{Format, Table, Tone, toned};
-pub(crate) use kinds::{Objects, list, name, namespace};
+pub(crate) use kinds::{Objects, is_about, list, name, namespace};
 
 /// Something that is left.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -40,8 +40,8 @@ const ON_NODES: &str = "nodes' files, which no API server knows: /opt/cni/bin/tr
 
 /// Looks at a cluster; 1 if something would hinder pods.
 pub(crate) async fn cluster(client: &kube::Client, format: Format) -> anyhow::Result<i32> {
-    let mut unseen = Vec::new();
-    let objects = Objects::all(client, &mut unseen).await?;
+    let objects = Objects::all(client).await?;
+    let mut unseen: Vec<String> = objects.unseen().iter().map(|kind| (*kind).to_owned()).collect();
     unseen.push(ON_NODES.into());
     let found = Found {
         installed: objects.is_installed(),

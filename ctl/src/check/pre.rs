@@ -78,17 +78,15 @@ impl Looked {
 pub(crate) async fn cluster(client: &Client, format: Format) -> anyhow::Result<i32> {
     let version = client.apiserver_version().await?;
     let mut looked = vec![cluster::version(&version.git_version)];
-    let mut unseen = Vec::new();
-    let objects = Objects::all(client, &mut unseen).await?;
+    let objects = Objects::all(client).await?;
     looked.extend(nodes::judged(&objects));
     looked.extend(cluster::judged(&objects));
     looked.extend(rights::judged(client).await?);
     looked.extend(cluster::tried(client, &objects).await?);
-    looked.extend(
-        unseen
-            .into_iter()
-            .map(|what| Looked::unknown("what is not for us to see", what)),
-    );
+    if !objects.unseen().is_empty() {
+        let kinds: Vec<&str> = objects.unseen().iter().copied().collect();
+        looked.push(Looked::unknown("what is not for you to see", kinds.join(", ")));
+    }
     looked.extend(cluster::unknowable());
     print(&looked, format)
 }

@@ -1,5 +1,7 @@
 //! The objects in which a mesh can leave traces.
 
+use std::collections::BTreeSet;
+
 use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind};
 use serde_json::Value;
@@ -7,9 +9,14 @@ use trefoil_api::names::MESH_NAMESPACE;
 
 use crate::look;
 
-/// Objects of a cluster, by the plural of their kind.
+/// Objects of a cluster.
 #[derive(Debug, Default)]
-pub(crate) struct Objects(pub(crate) Vec<(&'static str, Value)>);
+pub(crate) struct Objects {
+    /// Each with the plural of its kind.
+    pub(super) held: Vec<(&'static str, Value)>,
+    /// Kinds that are not for us to see.
+    unseen: BTreeSet<&'static str>,
+}
 
 /// Group, version, kind, plural.
 const KINDS: [(&str, &str, &str, &str); 23] = [
@@ -90,22 +97,49 @@ const KINDS: [(&str, &str, &str, &str); 23] = [
 
 impl Objects {
     /// Everything of these kinds that is for us to see.
-    pub(crate) async fn all(client: &Client, unseen: &mut Vec<String>) -> anyhow::Result<Self> {
+    pub(crate) async fn all(client: &Client) -> anyhow::Result<Self> {
         let mut objects = Self::default();
         for (group, version, kind, plural) in KINDS {
             let resource =
                 ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
             let api = Api::<DynamicObject>::all_with(client.clone(), &resource);
-            for object in look::list(&api, plural, unseen).await? {
-                objects.0.push((plural, serde_json::to_value(object)?));
+            let mut unseen = Vec::new();
+            for object in look::list(&api, plural, &mut unseen).await? {
+                objects.held.push((plural, serde_json::to_value(object)?));
+            }
+            if !unseen.is_empty() {
+                objects.unseen.insert(plural);
             }
         }
         Ok(objects)
     }
 
+    /// These.
+    #[cfg(test)]
+    pub(crate) fn holding(held: Vec<(&'static str, Value)>) -> Self {
+        Self {
+            held,
+            ..Self::default()
+        }
+    }
+
+    /// The same, without what is not for us to see.
+    #[cfg(test)]
+    pub(crate) fn without(self, unseen: &[&'static str]) -> Self {
+        Self {
+            unseen: unseen.iter().copied().collect(),
+            ..self
+        }
+    }
+
+    /// Kinds that are not for us to see: that there is nothing of them is not known.
+    pub(crate) fn unseen(&self) -> &BTreeSet<&'static str> {
+        &self.unseen
+    }
+
     /// Those of a kind.
     pub(crate) fn of(&self, plural: &str) -> impl Iterator<Item = &Value> {
-        self.0
+        self.held
             .iter()
             .filter(move |(kind, _)| *kind == plural)
             .map(|(_, object)| object)
@@ -132,4 +166,15 @@ pub(crate) fn namespace(object: &Value) -> &str {
 /// A list in an object.
 pub(crate) fn list(value: &Value) -> &[Value] {
     value.as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+/// Whether rules of admission are about a resource.
+pub(crate) fn is_about(rules: &Value, (group, resource): (&str, &str)) -> bool {
+    let has = |rule: &Value, field: &str, wanted: &str| {
+        let said = list(&rule[field]).iter().filter_map(Value::as_str);
+        said.into_iter()
+            .any(|said| said == wanted || matches!(said, "*" | "*/*"))
+    };
+    let mut rules = list(rules).iter();
+    rules.any(|rule| has(rule, "apiGroups", group) && has(rule, "resources", resource))
 }

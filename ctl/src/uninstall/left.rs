@@ -6,7 +6,7 @@ use trefoil_api::names::{
     annotation, label,
 };
 
-use super::kinds::{list, name, namespace};
+use super::kinds::{is_about, list, name, namespace};
 use super::{Left, Objects};
 
 /// What begins the names of our labels, annotations, taints and finalizers.
@@ -33,7 +33,8 @@ impl Objects {
                 if !webhooks.iter().any(|one| ours(&one)) {
                     continue;
                 }
-                let of_pods = |one: &&Value| one["failurePolicy"] != "Ignore" && matches_pods(one);
+                let of_pods =
+                    |one: &&Value| one["failurePolicy"] != "Ignore" && is_about(&one["rules"], ("", "pods"));
                 let hinders = webhooks.iter().filter(ours).any(|one| of_pods(&one));
                 let what = match hinders {
                     true => "nobody answers it any more: no pod is made that it is asked about",
@@ -138,7 +139,7 @@ impl Objects {
     }
 
     fn finalizers(&self, left: &mut Vec<Left>) {
-        for (plural, object) in &self.0 {
+        for (plural, object) in &self.held {
             let finalizers = list(&object["metadata"]["finalizers"])
                 .iter()
                 .filter_map(Value::as_str);
@@ -247,13 +248,4 @@ fn of(namespace: &str) -> String {
         "" => String::new(),
         namespace => format!(" of {namespace}"),
     }
-}
-
-fn matches_pods(webhook: &Value) -> bool {
-    let resources = list(&webhook["rules"])
-        .iter()
-        .flat_map(|rule| list(&rule["resources"]));
-    resources
-        .into_iter()
-        .any(|one| matches!(one.as_str(), Some("pods" | "*" | "*/*" | "pods/*")))
 }

@@ -8,9 +8,9 @@ fn object(namespace: &str, name: &str, more: Value) -> Value {
     object
 }
 
-fn webhook(policy: &str, resource: &str) -> Value {
+fn webhook(policy: &str, group: &str, resource: &str) -> Value {
     json!({ "webhooks": [{
-        "failurePolicy": policy, "rules": [{ "resources": [resource] }],
+        "failurePolicy": policy, "rules": [{ "apiGroups": [group], "resources": [resource] }],
         "clientConfig": { "service": { "namespace": "trefoil-system", "name": "c" } },
     }] })
 }
@@ -27,11 +27,11 @@ fn admission() -> Vec<Case> {
     let validating = "validatingwebhookconfigurations";
     let inject = "kubectl delete mutatingwebhookconfigurations trefoil-x";
     let elsewhere = json!({ "webhooks": [{ "clientConfig": { "service": { "namespace": "x" } } }] });
-    let of_policies = webhook("Fail", "authorizationpolicies");
+    let of_policies = webhook("Fail", "trefoil.dev", "*");
     let policy = object("", "trefoil-a", json!({}));
     let remove_policy = "kubectl delete validatingadmissionpolicies trefoil-a";
     let remove_validating = "kubectl delete validatingwebhookconfigurations v";
-    let (fail, ignore) = (webhook("Fail", "pods"), webhook("Ignore", "pods"));
+    let (fail, ignore) = (webhook("Fail", "", "pods"), webhook("Ignore", "", "pods"));
     vec![
         (mutating, object("", "trefoil-x", fail), Some((true, inject))),
         (mutating, object("", "trefoil-x", ignore), Some((false, inject))),
@@ -125,7 +125,7 @@ fn harmless() -> Vec<Case> {
 #[test]
 fn every_trace_is_found_and_named_with_what_removes_it() {
     for (plural, object, expected) in cases() {
-        let left = Objects(vec![(plural, object.clone())]).left();
+        let left = Objects::holding(vec![(plural, object.clone())]).left();
         match expected {
             None => assert!(left.is_empty(), "{plural} {object}: {left:?}"),
             Some((hinders, remove)) => {
@@ -149,7 +149,7 @@ fn a_pod_that_waits_for_what_is_gone_is_found_and_one_that_waited_is_not() {
     for (phase, found) in [("Pending", 1), ("Running", 0)] {
         let pod = object("a", "p", json!({ "status": { "phase": phase } }));
         let event = object("a", "e", sandbox.clone());
-        let left = Objects(vec![("pods", pod), ("events", event)]).left();
+        let left = Objects::holding(vec![("pods", pod), ("events", event)]).left();
         assert_eq!(left.len(), found, "{phase}: {left:?}");
         assert!(
             left.iter()
@@ -162,7 +162,7 @@ fn a_pod_that_waits_for_what_is_gone_is_found_and_one_that_waited_is_not() {
 #[test]
 fn what_hinders_pods_comes_first() {
     let all = cases().into_iter().map(|(plural, object, _)| (plural, object));
-    let left = Objects(all.collect()).left();
+    let left = Objects::holding(all.collect()).left();
     let first_harmless = left.iter().position(|one| !one.hinders).unwrap();
     assert!(left[first_harmless..].iter().all(|one| !one.hinders), "{left:?}");
     assert!(first_harmless > 0);
@@ -171,7 +171,7 @@ fn what_hinders_pods_comes_first() {
 #[test]
 fn a_mesh_that_is_there_is_said_to_be() {
     let control_plane = object("trefoil-system", "trefoil-control-plane", json!({}));
-    assert!(Objects(vec![("deployments", control_plane)]).is_installed());
+    assert!(Objects::holding(vec![("deployments", control_plane)]).is_installed());
     let elsewhere = object("shop", "trefoil-control-plane", json!({}));
-    assert!(!Objects(vec![("deployments", elsewhere)]).is_installed());
+    assert!(!Objects::holding(vec![("deployments", elsewhere)]).is_installed());
 }

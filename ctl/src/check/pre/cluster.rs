@@ -9,7 +9,7 @@ use trefoil_api::names::{MESH_NAMESPACE, label};
 use super::Looked;
 use super::nodes::at_least;
 use crate::check::versions::parsed;
-use crate::uninstall::{Objects, list, name, namespace};
+use crate::uninstall::{Objects, is_about, list, name, namespace};
 
 /// Admission policies are asked for, and DaemonSets that surge.
 const API: (u32, u32) = (1, 30);
@@ -67,6 +67,9 @@ fn gateway_api(objects: &Objects) -> Looked {
     let at = "Gateway API";
     let install =
         "install the standard definitions of a release from v1.1 on; the control plane notices by itself";
+    if objects.unseen().contains("customresourcedefinitions") {
+        return Looked::unknown(at, "definitions of kinds are not for you to see");
+    }
     let mut definitions = objects.of("customresourcedefinitions");
     let Some(gateways) = definitions.find(|one| name(one) == "gateways.gateway.networking.k8s.io") else {
         return Looked::odd(
@@ -88,6 +91,9 @@ fn gateway_api(objects: &Objects) -> Looked {
 fn pod_security(objects: &Objects) -> Looked {
     let at = "Pod Security";
     let command = format!("kubectl label namespace {MESH_NAMESPACE} --overwrite {ENFORCE}=privileged");
+    if objects.unseen().contains("namespaces") {
+        return Looked::unknown(at, "namespaces are not for you to see");
+    }
     let ours = objects.of("namespaces").find(|one| name(one) == MESH_NAMESPACE);
     let Some(ours) = ours else {
         return Looked::unknown(
@@ -274,13 +280,8 @@ fn admission(objects: &Objects) -> Vec<Looked> {
 }
 
 fn concerns(rules: &Value) -> bool {
-    let resources = list(rules).iter().flat_map(|rule| list(&rule["resources"]));
-    resources.into_iter().any(|one| {
-        matches!(
-            one.as_str(),
-            Some("pods" | "daemonsets" | "deployments" | "*" | "*/*")
-        )
-    })
+    let kinds = [("", "pods"), ("apps", "daemonsets"), ("apps", "deployments")];
+    kinds.iter().any(|kind| is_about(rules, *kind))
 }
 
 /// A webhook that is not asked about the mesh's namespace, as far as its selector says so by name.

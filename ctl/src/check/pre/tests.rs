@@ -60,7 +60,7 @@ fn nodes_are_judged_by_what_they_say_of_themselves() {
         (json!({}), &json!(["False", "disk"]), "CNI", Unknown),
         (json!({}), &well, "kernel features", Unknown),
     ] {
-        let looked = nodes::judged(&Objects(vec![node("n1", info.clone(), ready.clone())]));
+        let looked = nodes::judged(&Objects::holding(vec![node("n1", info.clone(), ready.clone())]));
         assert_eq!(
             verdict_of(&looked, at),
             Some(expected),
@@ -73,7 +73,7 @@ fn nodes_are_judged_by_what_they_say_of_themselves() {
 fn nodes_that_are_alike_are_said_together() {
     let well = json!(["True", ""]);
     let all = (1..=3).map(|number| node(&format!("n{number}"), json!({}), well.clone()));
-    let looked = nodes::judged(&Objects(all.collect()));
+    let looked = nodes::judged(&Objects::holding(all.collect()));
     let kernels: Vec<_> = looked
         .iter()
         .filter(|one| one.at.starts_with("kernel of"))
@@ -145,8 +145,7 @@ fn admission() -> Vec<Met> {
         )
     };
     let webhook = |selector: Value| {
-        let webhook =
-            json!({ "name": "w", "rules": [{ "resources": ["pods"] }], "namespaceSelector": selector });
+        let webhook = json!({ "name": "w", "rules": [{ "apiGroups": [""], "resources": ["pods"] }], "namespaceSelector": selector });
         object(
             "validatingwebhookconfigurations",
             "policies",
@@ -158,8 +157,7 @@ fn admission() -> Vec<Met> {
     let excluding = json!({ "matchExpressions": [named] });
     let opting_in = json!({ "matchLabels": { "checked": "yes" } });
     let quota = json!({ "metadata": { "namespace": "trefoil-system" }, "spec": { "hard": { "pods": "1" } } });
-    let about_pods =
-        json!({ "spec": { "matchConstraints": { "resourceRules": [{ "resources": ["pods"] }] } } });
+    let about_pods = json!({ "spec": { "matchConstraints": { "resourceRules": [{ "apiGroups": [""], "resources": ["pods"] }] } } });
     vec![
         (level("privileged"), "Pod Security", Good),
         (level("restricted"), "Pod Security", Bad),
@@ -183,7 +181,7 @@ fn admission() -> Vec<Met> {
 #[test]
 fn what_the_mesh_would_meet_is_judged() {
     for (object, at, expected) in met() {
-        let looked = cluster::judged(&Objects(vec![object.clone()]));
+        let looked = cluster::judged(&Objects::holding(vec![object.clone()]));
         if at == "none" {
             assert_eq!(verdict_of(&looked, "admission"), None, "{object:?}: {looked:?}");
             continue;
@@ -193,9 +191,17 @@ fn what_the_mesh_would_meet_is_judged() {
 }
 
 #[test]
+fn what_is_not_for_us_to_see_is_not_said_to_be_missing() {
+    let objects = Objects::holding(Vec::new());
+    let looked =
+        cluster::judged(&objects.without(&["customresourcedefinitions", "namespaces", "daemonsets"]));
+    assert!(looked.iter().all(|one| one.verdict == Unknown), "{looked:?}");
+}
+
+#[test]
 fn every_verdict_that_asks_for_something_says_what() {
     for (object, ..) in met() {
-        let looked = cluster::judged(&Objects(vec![object]));
+        let looked = cluster::judged(&Objects::holding(vec![object]));
         let asking = looked.iter().filter(|one| matches!(one.verdict, Odd | Bad));
         assert!(asking.into_iter().all(|one| one.remedy.is_some()), "{looked:?}");
         assert!(render(&looked).contains(&looked[0].found));
