@@ -1,6 +1,9 @@
 //! Discovery messages as a fleet needs them: requests that are put together as bytes, responses of which only
 //! names and versions are read. A thousand clients that decoded workloads would measure themselves.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt::Write;
 
 use prost::bytes::{Buf, BufMut};

@@ -2,6 +2,9 @@
 //! in them, and first requests, which name all that is held. A turn ends by itself after a while: one that is slow
 //! holds up nobody for longer.
 
+#[cfg(test)]
+mod tests;
+
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +16,11 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 const ROOM: usize = 64 << 10;
 /// First requests that are read at a time.
 const READ: usize = 16;
-/// How long others wait for a client.
-const LONGEST: Duration = Duration::from_secs(5);
+/// How long others wait for a client to say what it holds.
+const READING: Duration = Duration::from_secs(5);
+/// How long others wait for a client to take everything. Shorter, and where all are slow because there is much to do, all
+/// would be sent to at once, and be slower.
+const SENDING: Duration = Duration::from_secs(30);
 
 /// Of all clients. Cloning shares.
 #[derive(Clone, Debug)]
@@ -35,32 +41,36 @@ impl Default for Turns {
 impl Turns {
     /// Waits for a turn to be read.
     pub(super) async fn to_be_read(&self) -> Turn {
-        Turn::of(self.read.clone(), 1).await
+        Turn::of(self.read.clone(), 1, READING).await
     }
 
     /// Waits for a turn to be sent so many bytes.
-    async fn to_be_sent(self, bytes: usize) -> Turn {
+    async fn wait(self, bytes: usize) -> Turn {
         let kibibytes = (bytes >> 10).clamp(1, ROOM);
-        Turn::of(self.room, u32::try_from(kibibytes).unwrap_or(u32::MAX)).await
+        Turn::of(self.room, u32::try_from(kibibytes).unwrap_or(u32::MAX), SENDING).await
     }
 }
 
 /// Until it is dropped, or has lasted long enough.
 #[derive(Debug)]
-pub(super) struct Turn(#[allow(dead_code, reason = "it is dropped")] DropGuard);
+pub(super) struct Turn {
+    _over: DropGuard,
+}
 
 impl Turn {
-    async fn of(places: Arc<Semaphore>, wanted: u32) -> Self {
+    async fn of(places: Arc<Semaphore>, wanted: u32, longest: Duration) -> Self {
         // Nobody closes it.
         let permit = places.acquire_many_owned(wanted).await.ok();
         let over = CancellationToken::new();
-        let guard = over.clone().drop_guard();
+        let turn = Self {
+            _over: over.clone().drop_guard(),
+        };
         tokio::spawn(async move {
             // Either way it is over.
-            let _ = over.run_until_cancelled(tokio::time::sleep(LONGEST)).await;
+            let _ = over.run_until_cancelled(tokio::time::sleep(longest)).await;
             drop(permit);
         });
-        Self(guard)
+        turn
     }
 }
 
@@ -75,7 +85,7 @@ impl Sending {
     /// Begins to wait, unless it does, or its turn has come.
     pub(super) fn want(&mut self, turns: &Turns, bytes: usize) {
         if self.waiting.is_none() && self.turn.is_none() {
-            self.waiting = Some(Box::pin(turns.clone().to_be_sent(bytes)));
+            self.waiting = Some(Box::pin(turns.clone().wait(bytes)));
         }
     }
 

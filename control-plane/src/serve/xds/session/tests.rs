@@ -383,6 +383,30 @@ fn the_first_answer_is_everything_and_later_changes_come_in_parts() {
 }
 
 #[test]
+fn everything_is_put_off_until_there_is_room_for_it_and_nothing_else_is() {
+    let (mut session, mut world) = (Session::default(), World::default());
+    session.set_roomy(false);
+    put_large(&mut session, &mut world, Address, 1);
+    world.set(&mut session, Authorization, "a", Some(1));
+    for kind in [Authorization, Address] {
+        session.request(subscribe(kind), &world.snapshot);
+    }
+    let kinds = |all: Vec<Response>| all.iter().map(|one| one.kind).collect::<Vec<_>>();
+    assert_eq!(kinds(drain(&mut session, &world.snapshot)), [Authorization]);
+    assert!(session.room(&world.snapshot) > 5 << 20);
+    session.set_roomy(true);
+    assert_eq!(kinds(drain(&mut session, &world.snapshot)), [Address]);
+    session.set_roomy(false);
+    assert_eq!(session.room(&world.snapshot), 0);
+    world.set(&mut session, Address, "big-0", Some(2));
+    assert_eq!(
+        kinds(drain(&mut session, &world.snapshot)),
+        [Address],
+        "a change is not large"
+    );
+}
+
+#[test]
 fn what_a_client_missed_while_it_was_away_comes_in_one_answer() {
     let (mut session, mut world) = (Session::default(), World::default());
     put_large(&mut session, &mut world, Address, 1);
