@@ -9,6 +9,7 @@ use k8s_openapi::api::admissionregistration::v1::{
 };
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service, ServiceAccount};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Resource, ResourceExt};
@@ -57,6 +58,7 @@ pub async fn run(client: Client, limit: Duration) -> Result<(), RemovalError> {
     let mut parts = delete_all::<Deployment>(&client, &mine).await?;
     parts += delete_all::<Service>(&client, &mine).await?;
     parts += delete_all::<ServiceAccount>(&client, &mine).await?;
+    parts += delete_all::<PodDisruptionBudget>(&client, &mine).await?;
     let roots = ListParams::default().fields(&format!("metadata.name={ROOT_CONFIG_MAP}"));
     let roots = delete_all::<ConfigMap>(&client, &roots).await?;
     println!("{parts} parts of waypoints and {roots} ConfigMaps with roots are removed");

@@ -47,6 +47,8 @@ pub struct Reports {
 /// The replicas that are reported to, and since when there are any, or none.
 struct Streams {
     up: BTreeSet<SocketAddr>,
+    /// By their names.
+    known: BTreeSet<SocketAddr>,
     since: Instant,
 }
 
@@ -58,6 +60,7 @@ impl Default for Reports {
             changes: watch::Sender::new(0),
             streams: Mutex::new(Streams {
                 up: BTreeSet::new(),
+                known: BTreeSet::new(),
                 since: Instant::now(),
             }),
         }
@@ -85,7 +88,7 @@ impl Reports {
     /// Says that redirection of a pod is about to end, and waits until its peers know, at most `patience`.
     pub async fn withdraw(&self, placement: PodPlacement, patience: Duration) -> Withdrawal {
         let uid = placement.uid.clone();
-        let over = lock(&self.withdrawals).begin(&uid, self.replicas());
+        let over = lock(&self.withdrawals).begin(&uid, self.owing());
         self.place(PodPlacement {
             withdrawing: true,
             ..placement
@@ -99,6 +102,18 @@ impl Reports {
     #[must_use]
     pub fn replicas(&self) -> BTreeSet<SocketAddr> {
         lock(&self.streams).up.clone()
+    }
+
+    /// The replicas that have to answer: those that are reported to, and those that are known and are not; they have
+    /// clients too.
+    fn owing(&self) -> BTreeSet<SocketAddr> {
+        let streams = lock(&self.streams);
+        streams.up.union(&streams.known).copied().collect()
+    }
+
+    /// These are the replicas.
+    fn know(&self, replicas: BTreeSet<SocketAddr>) {
+        lock(&self.streams).known = replicas;
     }
 
     /// For how long any of them has been reported to, or none.

@@ -71,6 +71,8 @@ pub struct Service {
     pub labels: Labels,
     /// Cluster addresses.
     pub addresses: Vec<IpAddr>,
+    /// Families that it is reached by, IPv4 and IPv6; neither where nothing is said.
+    pub families: (bool, bool),
     /// TCP ports.
     pub ports: Vec<ServicePort>,
     /// Endpoints that are not ready are served too.
@@ -258,8 +260,11 @@ impl From<&core::Service> for Service {
                 addresses.push(address);
             }
         }
+        let mut families = spec.ip_families.iter().flatten();
+        let v4 = families.clone().any(|one| one == "IPv4");
         Self {
             labels,
+            families: (v4, families.any(|one| one == "IPv6")),
             addresses,
             ports: spec.ports.iter().flatten().filter_map(service_port).collect(),
             publish_not_ready: spec.publish_not_ready_addresses == Some(true),

@@ -88,8 +88,14 @@ impl Index {
 
 fn service_message(key: &ObjectKey, service: &Service) -> message::Service {
     use message::load_balancing::{HealthPolicy, Mode, Scope};
-    let v4 = service.addresses.iter().any(IpAddr::is_ipv4);
-    let v6 = service.addresses.iter().any(IpAddr::is_ipv6);
+    // A headless one has no addresses that would tell.
+    let (v4, v6) = match service.addresses.is_empty() {
+        true => service.families,
+        false => (
+            service.addresses.iter().any(IpAddr::is_ipv4),
+            service.addresses.iter().any(IpAddr::is_ipv6),
+        ),
+    };
     let families = match (v4, v6) {
         (true, true) => message::IpFamilies::Dual,
         (true, false) => message::IpFamilies::Ipv4Only,

@@ -83,6 +83,36 @@ fn placed(plane: Plane, withdrawing: bool) -> Change {
 }
 
 #[test]
+fn a_headless_service_says_its_families() {
+    use k8s_openapi::api::core::v1 as core;
+    use trefoil_api::proto::istio::workload::IpFamilies;
+    let families = |said: &[&str]| {
+        let spec = core::ServiceSpec {
+            cluster_ip: Some("None".into()),
+            ip_families: Some(said.iter().map(ToString::to_string).collect()),
+            ..core::ServiceSpec::default()
+        };
+        let object = core::Service {
+            spec: Some(spec),
+            ..core::Service::default()
+        };
+        let index = index(vec![Change::Service(key("web"), Some((&object).into()))]);
+        let snapshot = index.snapshot();
+        let resource = snapshot
+            .of(ResourceKind::Address)
+            .get("shop/web.shop.svc.cluster.local");
+        let address: Address = resource.expect("served").decode().expect("an address");
+        match address.r#type {
+            Some(address::Type::Service(service)) => service.ip_families(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(families(&["IPv4"]), IpFamilies::Ipv4Only);
+    assert_eq!(families(&["IPv6", "IPv4"]), IpFamilies::Dual);
+    assert_eq!(families(&[]), IpFamilies::Automatic);
+}
+
+#[test]
 fn where_a_service_wants_its_traffic_is_what_planes_prefer() {
     use k8s_openapi::api::core::v1 as core;
     use trefoil_api::proto::istio::workload::load_balancing::{Mode, Scope};
@@ -387,7 +417,6 @@ type Seen = (
     Vec<PolicyReport>,
     Vec<ObjectStatus>,
     Vec<Deployable>,
-    usize,
     Vec<String>,
 );
 
@@ -401,7 +430,6 @@ fn seen(index: &Index) -> Seen {
         index.reports().cloned().collect(),
         index.statuses().cloned().collect(),
         index.deployables().collect(),
-        index.replicas(),
         vec![format!("{:?} {:?}", index.config(), index.config_errors())],
     )
 }

@@ -109,6 +109,21 @@ impl<'s> Connection<'s> {
     }
 }
 
+/// Passes a query on whose response has many messages, and what both ends say from then on.
+pub(crate) async fn splice(
+    sockets: &dyn Sockets,
+    resolver: SocketAddr,
+    query: &[u8],
+    client: &mut TcpStream,
+) -> Result<(), ForwardError> {
+    let mut upstream = connect(sockets, resolver, None).await?;
+    write(&mut upstream, query)
+        .await
+        .map_err(ForwardError::Unreachable)?;
+    let spliced = tokio::io::copy_bidirectional(client, &mut upstream).await;
+    spliced.map(drop).map_err(ForwardError::Unreachable)
+}
+
 async fn exchange(stream: &mut TcpStream, query: &[u8]) -> io::Result<Vec<u8>> {
     write(stream, query).await?;
     read(stream).await

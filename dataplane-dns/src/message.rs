@@ -46,6 +46,8 @@ pub enum Wanted {
     V6,
     /// What is not answered here.
     Other,
+    /// A whole zone, or what changed in it: the response has many messages (RFC 5936, RFC 1995).
+    Transfer,
 }
 
 /// What is not a query: nobody can answer it.
@@ -80,6 +82,7 @@ pub fn read(bytes: &[u8]) -> Result<Option<Question>, Malformed> {
     let wanted = match (query.query_class(), query.query_type()) {
         (DNSClass::IN, RecordType::A) => Wanted::V4,
         (DNSClass::IN, RecordType::AAAA) => Wanted::V6,
+        (_, RecordType::AXFR | RecordType::IXFR) => Wanted::Transfer,
         _ => Wanted::Other,
     };
     Ok(Some(Question {

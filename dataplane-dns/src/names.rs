@@ -62,6 +62,10 @@ fn found<'w>(
     let addresses: Vec<IpAddr> = endpoints
         .filter(|workload| workload.healthy || unready)
         .flat_map(|workload| workload.addresses.iter().copied())
+        .filter(|address| match service.families {
+            Some((v4, v6)) => (address.is_ipv4() && v4) || (address.is_ipv6() && v6),
+            None => true,
+        })
         .collect();
     (!addresses.is_empty()).then_some(Found {
         addresses,

@@ -11,8 +11,8 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use trefoil_dataplane_core::sockets::{canonical, reset};
 
-use crate::forward::{Connection, read, write};
-use crate::message::{self, Transport};
+use crate::forward::{Connection, read, splice, write};
+use crate::message::{self, Transport, Wanted};
 use crate::metrics::Outcome;
 use crate::pod::{Asked, Served};
 
@@ -72,7 +72,19 @@ async fn converse(pod: &Served, stream: &mut TcpStream, resolver: SocketAddr) ->
             pod.metrics.count(Outcome::Malformed, Transport::Stream);
             return Ok(());
         };
+        let transfer = question
+            .as_ref()
+            .is_some_and(|question| question.wanted == Wanted::Transfer);
         let asked = Asked::now(question, resolver.ip(), Transport::Stream);
+        if transfer {
+            let spliced = splice(&*pod.sockets, resolver, &query, stream).await;
+            let outcome = match spliced {
+                Ok(()) => Outcome::Forwarded,
+                Err(_) => Outcome::Failed,
+            };
+            pod.done(&asked, outcome, None);
+            return spliced.map_err(io::Error::other);
+        }
         let response = match pod.answer(&query, &asked) {
             Some(answer) => {
                 pod.done(&asked, Outcome::Answered, None);

@@ -45,7 +45,11 @@ pub fn recognise(beginning: &[u8]) -> Option<Spoken> {
     let line = match beginning.iter().position(|byte| *byte == b'\n') {
         Some(end) => &beginning[..end],
         None if beginning.len() > LINE => return Some(Spoken::Bytes),
-        None => return (!may_begin_line(beginning)).then_some(Spoken::Bytes),
+        // What ends with a CR may go on with the LF of the line's end.
+        None => {
+            let line = beginning.strip_suffix(b"\r").unwrap_or(beginning);
+            return (!may_begin_line(line)).then_some(Spoken::Bytes);
+        }
     };
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     let is_http = may_begin_line(line) && (line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0"));

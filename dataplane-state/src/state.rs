@@ -199,6 +199,8 @@ pub struct Service {
     pub hostname: String,
     /// Its virtual addresses.
     pub addresses: Vec<IpAddr>,
+    /// Families that it is reached by, IPv4 and IPv6; unless it is not said.
+    pub families: Option<(bool, bool)>,
     /// Its ports.
     pub ports: Vec<PortMapping>,
     /// Identities that its endpoints may have beyond their own.

@@ -129,7 +129,14 @@ pub fn uninstall(binaries: &Path, folder: &Path) -> Result<(), InstallError> {
 pub fn take_out(folder: &Path) -> Result<bool, InstallError> {
     let mut was = false;
     for path in configurations(folder)? {
-        let list = read(&path)?;
+        let list = match read(&path) {
+            Ok(list) => list,
+            // What no runtime can read has no entry that would call us.
+            Err(error) => {
+                tracing::warn!(%error, "left as it is");
+                continue;
+            }
+        };
         was |= write(&path, &list, &removed(list.clone()))?;
     }
     Ok(was)

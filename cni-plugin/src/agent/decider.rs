@@ -161,9 +161,10 @@ impl Decider {
 
     fn configure(&mut self, map: Option<&ConfigMap>) {
         // Without the object nothing is said: it goes when the mesh does, maybe before this agent.
-        let annotations = map.and_then(|map| map.metadata.annotations.as_ref());
-        if let Some(said) = annotations.and_then(|all| all.get(annotation::REMOVAL)) {
-            let request = Some(said.clone()).filter(|said| said != annotation::NO_REMOVAL);
+        if let Some(map) = map {
+            let annotations = map.metadata.annotations.as_ref();
+            let said = annotations.and_then(|all| all.get(annotation::REMOVAL));
+            let request = said.filter(|said| *said != annotation::NO_REMOVAL).cloned();
             if *self.removal.borrow() != request {
                 self.world.set_removal(request.clone());
                 self.removal.send_replace(request);

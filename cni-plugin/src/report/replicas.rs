@@ -37,6 +37,7 @@ pub(super) async fn run(reports: &Arc<Reports>, control_plane: &ControlPlane) {
                         }))
                     });
                 }
+                reports.know(found.clone());
                 known.send_replace(found);
             }
             // Those that are known are kept: a name server may be away. Said once, not with every attempt.

@@ -84,6 +84,20 @@ async fn a_withdrawal_waits_for_every_replica_that_is_connected() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_replica_that_is_known_and_not_reached_is_named() {
+    let reports = Arc::new(Reports::default());
+    reports.know([replica(1), replica(2)].into());
+    reports.turn(replica(1), true);
+    let waiting = withdrawing(&reports, Duration::from_secs(5)).await;
+    reports.acknowledge("a", replica(1), Vec::new());
+    let outcome = waiting.await.unwrap();
+    assert!(
+        matches!(&outcome, Withdrawal::Unanswered(names) if names.len() == 1 && names[0].contains("10.0.0.2")),
+        "{outcome:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_replica_that_does_not_answer_is_named() {
     let reports = Arc::new(Reports::default());
     reports.turn(replica(1), true);

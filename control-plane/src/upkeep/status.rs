@@ -27,29 +27,28 @@ impl Upkeep {
                 .filter(|status| !status.is_written())
                 .collect();
             let mut again = false;
-            if !reports.is_empty() || !statuses.is_empty() {
-                match self.election.holds().await {
-                    Ok(true) => {
-                        for report in reports {
-                            again |= !write(&self.client, report).await;
-                        }
-                        for status in statuses {
-                            again |= !write_status(&self.client, status).await;
-                        }
-                    }
-                    // The holder writes; should it end, this one does.
-                    Ok(false) => again = true,
-                    Err(error) => {
-                        again = true;
-                        tracing::debug!(%error, "the lease cannot be read");
-                    }
-                }
+            for report in reports {
+                again |= !(self.leads().await && write(&self.client, report).await);
+            }
+            for status in statuses {
+                again |= !(self.leads().await && write_status(&self.client, status).await);
             }
             tokio::select! {
                 changed = self.overview.changed() => if changed.is_err() { return },
                 () = tokio::time::sleep(SOON), if again => {}
             }
         }
+    }
+}
+
+impl Upkeep {
+    /// Whether this replica is the one that writes: asked before each, since all take longer than a lease.
+    async fn leads(&self) -> bool {
+        // The holder writes; should it end, another does.
+        self.election.holds().await.unwrap_or_else(|error| {
+            tracing::debug!(%error, "the lease cannot be read");
+            false
+        })
     }
 }
 

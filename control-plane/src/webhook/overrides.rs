@@ -87,6 +87,13 @@ impl Overrides {
                 .or_default()
                 .insert(resource.into(), quantity.into());
         }
+        // Where only a limit is said, the request is the limit's, as it is without any request: ours may be more.
+        for resource in ["cpu", "memory"] {
+            let says = |of| self.resources.contains_key(&(of, resource));
+            if says("limits") && !says("requests") {
+                all.entry("requests").or_default().remove(resource);
+            }
+        }
         json!(all)
     }
 }

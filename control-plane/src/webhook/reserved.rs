@@ -70,6 +70,8 @@ fn is_ours(container: &Container, config: &Config<'_>) -> bool {
         && ours.as_object().is_some_and(|ours| {
             ours.iter().all(|(name, ours)| match theirs.get(name) {
                 Some(theirs) if name == "volumeMounts" => same_mounts(ours, theirs),
+                // Of no consequence to anybody else, and rewritten by the API server: 0.5 is 500m.
+                Some(_) if name == "resources" => true,
                 Some(theirs) => contains(theirs, ours),
                 None => false,
             })

@@ -72,7 +72,6 @@ async fn of_cluster(report: &mut Report<'_>, pods: &[Pod]) -> anyhow::Result<()>
                     container: Some(container.clone()),
                     previous,
                     tail_lines: Some(LINES),
-                    limit_bytes: i64::try_from(FILE_BYTES).ok(),
                     ..LogParams::default()
                 };
                 let file = format!(

@@ -40,6 +40,17 @@ static PATTERNS: LazyLock<Vec<(Regex, &'static str)>> = LazyLock::new(|| {
             "$1 REDACTED",
         ),
         (r"://[^/\s@]+:[^/\s@]+@".to_owned(), "://REDACTED@"),
+        // Headers are secret to their end: a cookie is many, a scheme is any.
+        (
+            r#"(?i)\b((?:proxy-)?authorization|(?:set-)?cookie)(\\?["']?\s*[=:]\s*\\?["']?)[^\n"'\\]+"#
+                .to_owned(),
+            "${1}${2}REDACTED",
+        ),
+        // What is quoted is secret to the quote.
+        (
+            format!(r#"(?i)\b({secret}\\?["']?\s*[=:]\s*")[^"\n]+"#),
+            "${1}REDACTED",
+        ),
         (
             format!(r#"(?i)\b({secret}\\?["']?\s*[=:]\s*\\?["']?)[^\s"'&,;}}\\]+"#),
             "${1}REDACTED",

@@ -95,3 +95,27 @@ fn what_may_exist_elsewhere_is_not_known() {
         assert_eq!(addresses(&store, name), None, "{name}");
     }
 }
+
+#[test]
+fn a_headless_service_has_the_families_that_it_says() {
+    let store = Store::new();
+    let mut carts = service("carts", [0, 0, 0, 0], 80);
+    carts.addresses.clear();
+    let mut pod = serving(workload("cart-1", [10, 0, 0, 1]), CARTS, 80, 80);
+    pod.addresses.push(Ipv6Addr::LOCALHOST.octets().to_vec().into());
+    assert_eq!(store.apply(&of_workloads(&[pod])), []);
+    for (families, expected) in [
+        (wire::IpFamilies::Ipv4Only, &["10.0.0.1"][..]),
+        (wire::IpFamilies::Ipv6Only, &["::1"]),
+        (wire::IpFamilies::Dual, &["10.0.0.1", "::1"]),
+        (wire::IpFamilies::Automatic, &["10.0.0.1", "::1"]),
+    ] {
+        carts.ip_families = families.into();
+        assert_eq!(store.apply(&of_services(&[carts.clone()])), []);
+        assert_eq!(
+            addresses(&store, "carts.shop.svc.cluster.local"),
+            of(expected, CHANGING),
+            "{families:?}"
+        );
+    }
+}

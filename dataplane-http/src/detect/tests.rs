@@ -9,6 +9,8 @@ fn protocols_are_told_by_how_they_begin() {
         (&b""[..], None),
         (b"GET", None),
         (b"GET /", None),
+        (b"GET / HTTP/1.1\r", None),
+        (b"GET \r / HTTP/1.1\n", Some(Spoken::Bytes)),
         (b"GET / HTTP/1.1\r\n", Some(Spoken::Http1)),
         (b"GET / HTTP/1.0\nHost: a\n", Some(Spoken::Http1)),
         (b"GET http://a/ HTTP/1.1\r\n", Some(Spoken::Http1)),
@@ -34,7 +36,7 @@ proptest! {
     #[test]
     fn more_bytes_change_no_mind(bytes in prop_oneof![
         any::<Vec<u8>>(),
-        "(GET|PRI|PING) [/* a-z]{0,4}( HTTP/[12].[01])?\r?\n.{0,8}".prop_map(String::into_bytes),
+        "(GET|PRI|PING) [/* a-z]{0,4}( HTTP/[12][.][01])?\r?\n.{0,8}".prop_map(String::into_bytes),
     ]) {
         let decided = (0..=bytes.len()).find_map(|end| recognise(&bytes[..end]).map(|spoken| (end, spoken)));
         if let Some((end, spoken)) = decided {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -39,6 +39,8 @@ pub(crate) struct Node {
     changed: Notify,
     /// The agent has named all pods once.
     settled: AtomicBool,
+    /// Until when a predecessor may still put back what the store does not have.
+    predecessor_until: OnceLock<Instant>,
 }
 
 /// What [`Node`] is made of.
@@ -109,6 +111,7 @@ impl Node {
             pods: Mutex::default(),
             changed: Notify::new(),
             settled: AtomicBool::new(false),
+            predecessor_until: OnceLock::new(),
         })
     }
 
@@ -191,9 +194,12 @@ impl Node {
         description: &Description,
         network: &Arc<Namespace>,
     ) -> Result<Pod, PodError> {
-        let deadline = Instant::now() + PREDECESSOR_PATIENCE;
+        // Of this process, once: a pod whose own application holds these ports must not hold up others again and again.
+        let deadline = *self
+            .predecessor_until
+            .get_or_init(|| Instant::now() + PREDECESSOR_PATIENCE);
         loop {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep_until(deadline.min(Instant::now() + LOOK)).await;
             let mut stored = Stored::default();
             for (name, descriptor) in self.parts.keeper.list().await? {
                 stored.descriptors.insert((name.kind, name.key), descriptor);

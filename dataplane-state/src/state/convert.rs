@@ -88,8 +88,15 @@ pub(super) fn readable_addresses(from: &message::address::Type) -> Vec<IpAddr> {
 pub(super) fn service(from: &message::Service) -> Result<Service, Malformed> {
     required(&from.namespace, "namespace")?;
     required(&from.hostname, "hostname")?;
-    message::IpFamilies::try_from(from.ip_families).map_err(|_| unknown("ip_families", from.ip_families))?;
+    let families = message::IpFamilies::try_from(from.ip_families)
+        .map_err(|_| unknown("ip_families", from.ip_families))?;
     Ok(Service {
+        families: match families {
+            message::IpFamilies::Automatic => None,
+            message::IpFamilies::Ipv4Only => Some((true, false)),
+            message::IpFamilies::Ipv6Only => Some((false, true)),
+            message::IpFamilies::Dual => Some((true, true)),
+        },
         name: from.name.clone(),
         namespace: from.namespace.clone(),
         hostname: from.hostname.clone(),

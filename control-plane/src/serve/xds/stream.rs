@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status, Streaming};
 use trefoil_api::proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, Node};
@@ -20,6 +21,8 @@ use trefoil_control_plane_index::snapshot::ResourceKind;
 /// How long workloads wait for a client to ask for the policies too, and removals of policies for it to ask for
 /// workloads.
 const PATIENCE: Duration = Duration::from_millis(250);
+/// How long a client may take to say what it wants, once its turn has come: its first request names all that it holds.
+const FIRST_REQUEST: Duration = Duration::from_secs(30);
 
 /// The discovery service.
 #[derive(Clone, Debug)]
@@ -47,7 +50,9 @@ impl Discovery {
         let mut requests = request.into_inner();
         let reading = self.hub.turns.to_be_read().await;
         let first = tokio::select! {
-            first = requests.next() => first,
+            first = timeout(FIRST_REQUEST, requests.next()) => {
+                first.map_err(|_| Status::deadline_exceeded("no request came"))?
+            }
             () = self.stop.cancelled() => None,
         };
         let Some(first) = first.transpose()? else {

@@ -110,6 +110,16 @@ fn what_a_pod_says_of_its_sidecar_is_the_sidecar_that_is_recognised() {
     assert!(arguments.contains(&json!("--worker-threads=3")));
     let pod: Pod = serde_json::from_value(pod).expect("still a pod");
     super::super::reserved::check(&pod, &own).expect("ours");
-    // With another limit than the annotations give it, it is not.
+    // With other arguments than the annotations give it, it is not.
     assert!(super::super::reserved::check(&pod, &config()).is_err());
+    // The API server writes quantities its own way.
+    let mut canonical = pod;
+    let spec = canonical.spec.as_mut().expect("spec");
+    let sidecar = &mut spec.init_containers.as_mut().expect("init containers")[0];
+    let limits = sidecar.resources.as_mut().and_then(|all| all.limits.as_mut());
+    limits.expect("limits").insert(
+        "memory".into(),
+        k8s_openapi::apimachinery::pkg::api::resource::Quantity("1024Mi".into()),
+    );
+    super::super::reserved::check(&canonical, &own).expect("still ours");
 }

@@ -28,7 +28,7 @@ fn what_is_said_is_taken_over_and_nothing_else_changes() {
     .expect("understood");
     assert_eq!(
         own.resources(),
-        json!({"requests": {"cpu": "0.5", "memory": "32Mi"}, "limits": {"memory": "128Mi"}})
+        json!({"requests": {"cpu": "0.5"}, "limits": {"memory": "128Mi"}})
     );
     assert_eq!(
         own.arguments(),

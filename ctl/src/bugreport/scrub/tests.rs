@@ -7,7 +7,7 @@ const SECRET: &str = "hunter2-Xy7";
 
 #[test]
 fn every_pattern_can_be_read() {
-    assert_eq!(PATTERNS.len(), 6);
+    assert_eq!(PATTERNS.len(), 8);
     assert!(SECRET_FIELD.is_some());
 }
 
@@ -31,6 +31,9 @@ fn secrets_are_taken_out_of_texts() {
         format!("postgres://user:{SECRET}@db/x"),
         format!("Set-Cookie: session={SECRET}; Path=/"),
         format!("cookie: {SECRET}"),
+        format!("cookie: theme=dark; session={SECRET}"),
+        format!("Authorization: token {SECRET}"),
+        format!("password=\"a, b;{SECRET}\""),
     ] {
         let clean = text(&line);
         assert!(!clean.contains(SECRET), "{line} → {clean}");

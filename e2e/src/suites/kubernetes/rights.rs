@@ -6,10 +6,13 @@ use super::Cluster;
 use crate::report::Report;
 
 /// How many checks it makes.
-pub(super) const CHECKS: usize = 9;
+pub(super) const CHECKS: usize = 11;
 
 const AGENT: &str = "--as=system:serviceaccount:trefoil-system:trefoil-cni --as-user-extra=authentication.kubernetes.io/node-name=n2";
 const CONTROL_PLANE: &str = "--as=system:serviceaccount:trefoil-system:trefoil-control-plane";
+
+/// A pod of an ambient namespace.
+const POD: &str = "run was-here -n ambient --image=x --dry-run=server";
 
 pub(super) async fn run(cluster: &Cluster, report: &mut Report) -> anyhow::Result<()> {
     let near = pod(cluster, "n2").await?;
@@ -54,6 +57,18 @@ pub(super) async fn run(cluster: &Cluster, report: &mut Report) -> anyhow::Resul
             "the control plane deletes no pod",
             format!("{CONTROL_PLANE} delete -n ambient {near} --dry-run=server"),
             Some("forbidden"),
+        ),
+        (
+            "nobody shows the uid of sidecars in a pod without one",
+            format!("{POD} --overrides={{\"spec\":{{\"securityContext\":{{\"runAsUser\":15008}}}}}}"),
+            Some("15008 is reserved for sidecars"),
+        ),
+        (
+            "nobody brings along what would be taken for a sidecar",
+            format!(
+                "{POD} --overrides={{\"spec\":{{\"containers\":[{{\"name\":\"trefoil-sidecar\",\"image\":\"x\"}}]}}}}"
+            ),
+            Some("the name of the mesh's own sidecar"),
         ),
     ] {
         report.check(name, answered(cluster, &command, refusal).await);
