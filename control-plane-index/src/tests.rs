@@ -8,10 +8,14 @@ mod waypoints;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1 as core;
 use proptest::prelude::*;
 use serde_json::json;
 use trefoil_api::proto::istio::security::Authorization;
-use trefoil_api::proto::istio::workload::{Address, TunnelProtocol, Workload, address};
+use trefoil_api::proto::istio::workload::load_balancing::{Mode, Scope};
+use trefoil_api::proto::istio::workload::{
+    Address, IpFamilies, Service as ServiceMessage, TunnelProtocol, Workload, address,
+};
 use trefoil_api::proto::trefoil::v1::{Placement, Plane, PodPlacement};
 
 use super::facts::{Endpoint, Pod, PolicyObject, Service, ServicePort, Slice};
@@ -82,30 +86,33 @@ fn placed(plane: Plane, withdrawing: bool) -> Change {
     })
 }
 
+/// What planes are told of a service that the cluster describes so.
+fn told_of(spec: core::ServiceSpec) -> ServiceMessage {
+    let object = core::Service {
+        spec: Some(spec),
+        ..core::Service::default()
+    };
+    let index = index(vec![Change::Service(key("web"), Some((&object).into()))]);
+    let snapshot = index.snapshot();
+    let resource = snapshot
+        .of(ResourceKind::Address)
+        .get("shop/web.shop.svc.cluster.local");
+    let address: Address = resource.expect("served").decode().expect("an address");
+    match address.r#type {
+        Some(address::Type::Service(service)) => service,
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn a_headless_service_says_its_families() {
-    use k8s_openapi::api::core::v1 as core;
-    use trefoil_api::proto::istio::workload::IpFamilies;
     let families = |said: &[&str]| {
-        let spec = core::ServiceSpec {
+        told_of(core::ServiceSpec {
             cluster_ip: Some("None".into()),
             ip_families: Some(said.iter().map(ToString::to_string).collect()),
             ..core::ServiceSpec::default()
-        };
-        let object = core::Service {
-            spec: Some(spec),
-            ..core::Service::default()
-        };
-        let index = index(vec![Change::Service(key("web"), Some((&object).into()))]);
-        let snapshot = index.snapshot();
-        let resource = snapshot
-            .of(ResourceKind::Address)
-            .get("shop/web.shop.svc.cluster.local");
-        let address: Address = resource.expect("served").decode().expect("an address");
-        match address.r#type {
-            Some(address::Type::Service(service)) => service.ip_families(),
-            other => panic!("{other:?}"),
-        }
+        })
+        .ip_families()
     };
     assert_eq!(families(&["IPv4"]), IpFamilies::Ipv4Only);
     assert_eq!(families(&["IPv6", "IPv4"]), IpFamilies::Dual);
@@ -114,27 +121,12 @@ fn a_headless_service_says_its_families() {
 
 #[test]
 fn where_a_service_wants_its_traffic_is_what_planes_prefer() {
-    use k8s_openapi::api::core::v1 as core;
-    use trefoil_api::proto::istio::workload::load_balancing::{Mode, Scope};
     let preferred = |distribution: Option<&str>, local: bool| {
-        let spec = core::ServiceSpec {
+        let service = told_of(core::ServiceSpec {
             traffic_distribution: distribution.map(str::to_owned),
             internal_traffic_policy: local.then(|| "Local".into()),
             ..core::ServiceSpec::default()
-        };
-        let object = core::Service {
-            spec: Some(spec),
-            ..core::Service::default()
-        };
-        let index = index(vec![Change::Service(key("web"), Some((&object).into()))]);
-        let snapshot = index.snapshot();
-        let resource = snapshot
-            .of(ResourceKind::Address)
-            .get("shop/web.shop.svc.cluster.local");
-        let address: Address = resource.expect("served").decode().expect("an address");
-        let Some(address::Type::Service(service)) = address.r#type else {
-            panic!("a service");
-        };
+        });
         let balancing = service.load_balancing.unwrap_or_default();
         (
             balancing.mode(),
@@ -145,15 +137,11 @@ fn where_a_service_wants_its_traffic_is_what_planes_prefer() {
     assert_eq!(preferred(Some("PreferClose"), false), zone);
     assert_eq!(preferred(Some("PreferSameZone"), false), zone);
     // Nearest first is the mesh's own way.
-    assert_eq!(
-        preferred(Some("PreferSameNode"), false),
-        (Mode::UnspecifiedMode, vec![])
-    );
-    assert_eq!(preferred(None, false), (Mode::UnspecifiedMode, vec![]));
-    assert_eq!(
-        preferred(Some("PreferClose"), true),
-        (Mode::Strict, vec![Scope::Node])
-    );
+    let own = (Mode::UnspecifiedMode, vec![]);
+    assert_eq!(preferred(Some("PreferSameNode"), false), own);
+    assert_eq!(preferred(None, false), own);
+    let local = (Mode::Strict, vec![Scope::Node]);
+    assert_eq!(preferred(Some("PreferClose"), true), local);
 }
 
 #[test]
