@@ -214,7 +214,7 @@ async fn left(cluster: &Cluster) -> anyhow::Result<String> {
     ensure!(found["installed"] == true && hindering > 0, "{found}");
     let injector = all
         .iter()
-        .find(|one| one["object"] == "mutatingwebhookconfigurations/trefoil-sidecar-injector");
+        .find(|one| one["object"] == "mutatingwebhookconfigurations/trefoil");
     ensure!(injector.is_some_and(|one| one["hinders"] == true), "{found}");
     Ok(format!(
         "{} traces, of which {hindering} would hinder pods",

@@ -36,7 +36,7 @@ listener = socket.create_server(('', 8080))
 while True:
     client, _ = listener.accept()
     client.recv(4096)
-    client.sendall(b'HTTP/1.0 200 OK\r\n\r\nhalf an answer')
+    client.sendall(b'HTTP/1.0 200 OK\\r\\n\\r\\nhalf an answer')
     # Until it has arrived: a reset takes away what has not.
     time.sleep(0.3)
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
@@ -47,7 +47,7 @@ while True:
 const ASKING: &str = "
 import socket, sys
 server = socket.create_connection((sys.argv[1], 8080), timeout=5)
-server.sendall(b'GET / HTTP/1.0\r\n\r\n')
+server.sendall(b'GET / HTTP/1.0\\r\\n\\r\\n')
 answer = b''
 try:
     while read := server.recv(4096):
@@ -55,7 +55,7 @@ try:
     ended = 'in order'
 except ConnectionResetError:
     ended = 'by a reset'
-print(answer.split(b'\r\n\r\n')[-1].decode(), 'and it ended', ended)
+print(answer.split(b'\\r\\n\\r\\n')[-1].decode(), 'and it ended', ended)
 ";
 
 pub(super) async fn run(standard: &Standard, report: &mut Report) -> anyhow::Result<()> {
