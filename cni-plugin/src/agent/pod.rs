@@ -109,7 +109,9 @@ pub(crate) async fn keep(
             Ok(plane) => {
                 now.plane = Some(plane);
                 now.settled = true;
-                now.left = plane == Plane::None && leaving.is_none();
+                // What is written on it is gone when the API says so: nobody would take it away afterwards.
+                let unmarked = !desired.leaves || desired.annotated.is_none();
+                now.left = plane == Plane::None && leaving.is_none() && unmarked;
                 begun = Some(now.container_id.clone());
                 now.remark = desired.wish.ok().and_then(|wish| wish.remark);
                 pause = FIRST_PAUSE;
