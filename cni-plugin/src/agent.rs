@@ -111,8 +111,12 @@ pub async fn run(options: Options, level: Level, ending: CancellationToken) -> R
     parts.run("the watch of pods", pods);
     let host = decider::keep_host(Arc::clone(&shared), shared.host.clone(), meshed, removal);
     parts.run("what keeps the host's rules", host);
-    let reporting = Arc::clone(&shared.reports).run(control_plane(options));
-    parts.run("what reports to the control plane", reporting);
+    let (reporting, replicas) = (Arc::clone(&shared), control_plane(options));
+    parts.run("what reports to the control plane", async move {
+        // The first report is of all pods: before they are known, it would say that they have left the mesh.
+        reporting.feed.opened().await;
+        Arc::clone(&reporting.reports).run(replicas).await;
+    });
     parts.run("pods.sock", Arc::clone(&shared.feed).serve(sockets.pods));
     let known = Arc::clone(&shared);
     // Init starts so much that being started by it says nothing.

@@ -133,6 +133,12 @@ impl Feed {
         *self.open.borrow()
     }
 
+    /// Returns once connections are answered: what stands on the node is known then.
+    pub async fn opened(&self) {
+        // The sender is part of self: it cannot go away meanwhile.
+        let _ = self.open.subscribe().wait_for(|open| *open).await;
+    }
+
     /// Whether a node proxy is connected.
     #[must_use]
     pub fn connected(&self) -> bool {

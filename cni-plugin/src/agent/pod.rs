@@ -351,7 +351,8 @@ fn find(shared: &Shared, desired: &Desired) -> io::Result<Namespace> {
     namespace::find_of_pod(&shared.options.proc_root, &desired.uid, &shared.host)
 }
 
-/// Puts a pod that the node proxy serves already into the feed, as its first snapshot must name it.
+/// Says what redirects a pod as the agent begins, and puts one that the node proxy serves already into the feed: the first
+/// report and the first snapshot must name it.
 pub(crate) async fn restore(shared: &Shared, desired: &Desired) {
     if desired.host_network {
         return;
@@ -359,10 +360,11 @@ pub(crate) async fn restore(shared: &Shared, desired: &Desired) {
     let Ok(network) = find(shared, desired) else {
         return;
     };
-    if let Ok(now) = kernel::inspect(&network).await
-        && now.plane == Plane::Node
-    {
-        shared.feed.add(fed(desired, &network));
+    if let Ok(now) = kernel::inspect(&network).await {
+        if now.plane == Plane::Node {
+            shared.feed.add(fed(desired, &network));
+        }
+        // Whichever it is: a pod that a first report lacks is taken for one without a plane.
         place(shared, desired, now.plane);
     }
 }
