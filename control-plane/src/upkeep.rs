@@ -50,6 +50,15 @@ impl Upkeep {
         self.election.clone()
     }
 
+    /// Whether this replica is the one that writes: asked before each, since all take longer than a lease.
+    async fn leads(&self) -> bool {
+        // The holder writes; should it end, another does.
+        self.election.holds().await.unwrap_or_else(|error| {
+            tracing::debug!(%error, "the lease cannot be read");
+            false
+        })
+    }
+
     /// Puts the roots into every namespace, also into new ones, and follows the operator's changes of them.
     pub async fn hand_out_roots(mut self) {
         let mut served = std::collections::BTreeSet::new();

@@ -117,14 +117,8 @@ impl Deployer {
             if self.tried.get(&waypoint.key) == Some(&wanted) {
                 continue;
             }
-            match self.upkeep.election.holds().await {
-                Ok(true) => {}
-                // The holder writes; should it end, this one does.
-                Ok(false) => return false,
-                Err(error) => {
-                    tracing::debug!(%error, "the lease cannot be read");
-                    return false;
-                }
+            if !self.upkeep.leads().await {
+                return false;
             }
             let hindrance = self.write(waypoint, &wanted).await.err();
             self.tried.insert(waypoint.key.clone(), wanted);

@@ -41,17 +41,6 @@ impl Upkeep {
     }
 }
 
-impl Upkeep {
-    /// Whether this replica is the one that writes: asked before each, since all take longer than a lease.
-    async fn leads(&self) -> bool {
-        // The holder writes; should it end, another does.
-        self.election.holds().await.unwrap_or_else(|error| {
-            tracing::debug!(%error, "the lease cannot be read");
-            false
-        })
-    }
-}
-
 /// Writes one; whether that went well, or need not be tried again.
 async fn write(client: &Client, report: &PolicyReport) -> bool {
     let patch = json!({"status": {"conditions": conditions(report, Timestamp::now())}});
