@@ -65,6 +65,8 @@ pub struct Tally {
     pub connections_lost: u64,
     /// The slowest answer, in milliseconds.
     pub worst_milliseconds: u64,
+    /// When its attempt began, in milliseconds since the epoch.
+    pub worst_begun: u64,
     /// Answers by server.
     pub servers: BTreeMap<String, u64>,
     /// Addresses that servers saw, without ports.
@@ -111,7 +113,10 @@ impl Tally {
         match outcome {
             Outcome::Served(answer) => {
                 self.served += 1;
-                self.worst_milliseconds = self.worst_milliseconds.max(milliseconds);
+                if milliseconds > self.worst_milliseconds {
+                    self.worst_milliseconds = milliseconds;
+                    self.worst_begun = now().saturating_sub(milliseconds);
+                }
                 *self.servers.entry(answer.server).or_default() += 1;
                 *self.seen.entry(answer.seen.ip().to_string()).or_default() += 1;
             }

@@ -21,6 +21,7 @@ fn tally(unserved: &[(u64, u64, Outcome)]) -> Tally {
         attempted: 750,
         served: 750 - unserved.len() as u64,
         worst_milliseconds: 900,
+        worst_begun: 10_020,
         unserved,
         ..Tally::default()
     }
@@ -62,5 +63,9 @@ fn nothing_else_may() {
 fn a_load_of_which_nobody_had_to_wait_shows_nothing() {
     let mut tally = tally(&[]);
     tally.worst_milliseconds = 20;
+    none_refused(&tally, &ENDING, &FATES[0]).unwrap_err();
+    // Who waited for something else, before.
+    tally.worst_milliseconds = 900;
+    tally.worst_begun = 9_000;
     none_refused(&tally, &ENDING, &FATES[0]).unwrap_err();
 }
