@@ -1,7 +1,7 @@
 //! The witness of encryption: a packet capture in a network namespace, searched for what the test programs
 //! say. Reads packets only; must never be asked what the mesh believes it did.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context, ensure};
@@ -64,19 +64,31 @@ impl Capture {
 
     /// Ends the capture and searches it.
     pub async fn stop(mut self) -> anyhow::Result<Captured> {
-        let process = self.child.id().context("tcpdump has ended by itself")?;
-        let process = rustix::process::Pid::from_raw(process.try_into()?).context("tcpdump's process")?;
-        rustix::process::kill_process(process, rustix::process::Signal::INT)?;
-        let mut line = String::new();
-        while self.messages.read_line(&mut line).await? > 0 {}
-        self.child.wait().await?;
-        let file = self.directory.path().join("packets");
+        let file = self.end().await?;
         let content = tokio::fs::read(&file).await?;
         Ok(Captured {
             packets: count(&file, "tcp and greater 60").await?,
             tunnelled: count(&file, "tcp port 15008 or tcp port 15108").await?,
             plaintext: occurrences(&content, MARKER.as_bytes()),
         })
+    }
+
+    /// Ends the capture; how often it has each of these words in the clear.
+    pub async fn stop_and_find(mut self, words: &[&str]) -> anyhow::Result<Vec<usize>> {
+        let content = tokio::fs::read(self.end().await?).await?;
+        let found = words.iter().map(|word| occurrences(&content, word.as_bytes()));
+        Ok(found.collect())
+    }
+
+    /// Ends the capture: the file with what was captured.
+    async fn end(&mut self) -> anyhow::Result<PathBuf> {
+        let process = self.child.id().context("tcpdump has ended by itself")?;
+        let process = rustix::process::Pid::from_raw(process.try_into()?).context("tcpdump's process")?;
+        rustix::process::kill_process(process, rustix::process::Signal::INT)?;
+        let mut line = String::new();
+        while self.messages.read_line(&mut line).await? > 0 {}
+        self.child.wait().await?;
+        Ok(self.directory.path().join("packets"))
     }
 }
 

@@ -1,6 +1,6 @@
 #!/bin/bash
-# build-mesh-images.sh BINARIES: OCI archives of the mesh's binaries, named as the chart asks for them, and of the test
-# program and Redis; FROM scratch. Each is made again when what is in it has changed.
+# build-mesh-images.sh BINARIES: OCI archives of the mesh's binaries, named as the chart asks for them, of the test program,
+# and of programs that nobody here wrote; FROM scratch. Each is made again when what is in it has changed.
 set -euo pipefail
 source "$(dirname "$0")/config.sh"
 binaries=$1
@@ -34,10 +34,27 @@ for name in trefoil-control-plane trefoil-node trefoil-sidecar trefoil-waypoint 
   "$here/image.py" --user "$user" "$archives/$name.tar" "$image" "$work/$name" "/$name"
 done
 
-redis=$(command -v redis-server)
-if ! known redis "$redis"; then
-  for file in "$redis" $(ldd "$redis" | grep -o '/[^ ]*'); do
-    install -D "$file" "$work/redis$file"
+# Programs of others, unmodified, each with the libraries that it asks for: what Debian has of Redis, PostgreSQL, nginx and
+# curl, a shell and what scripts of clients call, and gRPC's own interoperability client and server.
+peers=$("$here/../../scripts/peers")
+postgres=$(ls -d /usr/lib/postgresql/*/bin | tail -1)
+major=$(basename "$(dirname "$postgres")")
+programs=("$(command -v redis-server)" "$(command -v redis-cli)" "$(PATH=$PATH:/usr/sbin command -v nginx)" "$(command -v curl)"
+  "$postgres"/{postgres,initdb,psql} "/usr/lib/postgresql/$major/lib/"{plpgsql,dict_snowball}.so
+  /bin/bash /usr/bin/{cat,date,grep,mkdir,seq,sleep,timeout})
+if ! known applications "${programs[@]}" "$peers"/grpc-{client,server}; then
+  root=$work/applications
+  libraries=$(ldd "${programs[@]}" | awk '$2 == "=>" { print $3 } $1 ~ /ld-linux/ { print $1 }' | sort -u)
+  for file in "${programs[@]}" $libraries; do
+    install -D "$file" "$root$file"
   done
-  "$here/image.py" "$archives/redis.tar" kube.test/redis:1 "$work/redis" "$redis"
+  install -D "$peers"/grpc-{client,server} -t "$root/usr/local/bin"
+  ln -s bash "$root/bin/sh"
+  ln -s "$postgres/psql" "$root/usr/local/bin/psql"
+  mkdir -p "$root"/{etc,run,usr/share/postgresql,var/lib/nginx,var/log/nginx}
+  mkdir -m 1777 "$root/tmp"
+  cp -r "/usr/share/postgresql/$major" "$root/usr/share/postgresql/"
+  printf '%s\n' root:x:0:0::/:/bin/sh postgres:x:999:999::/tmp:/bin/sh >"$root/etc/passwd"
+  echo root:x:0: >"$root/etc/group"
+  "$here/image.py" "$archives/applications.tar" kube.test/applications:1 "$root"
 fi

@@ -16,6 +16,7 @@ use crate::report::Report;
 
 use cluster::Cluster;
 
+mod applications;
 mod cluster;
 mod ctl;
 mod health;
@@ -29,8 +30,13 @@ mod upgrade;
 mod waypoint;
 
 /// The fewest checks that it makes.
-const MINIMUM: usize =
-    81 + ctl::CHECKS + waypoint::CHECKS + rights::CHECKS + upgrade::CHECKS + removal::CHECKS;
+const MINIMUM: usize = 81
+    + applications::CHECKS
+    + ctl::CHECKS
+    + waypoint::CHECKS
+    + rights::CHECKS
+    + upgrade::CHECKS
+    + removal::CHECKS;
 const NAMESPACES: [&str; 3] = ["none", "sidecar", "ambient"];
 /// The nodes of the cluster.
 const NODES: [&str; 3] = ["n1", "n2", "n3"];
@@ -71,6 +77,7 @@ enum Step {
     Services,
     Wire,
     Policies,
+    Applications,
     Rights,
     Trefoilctl,
     Waypoint,
@@ -113,6 +120,7 @@ async fn take(step: Step, cluster: &Cluster, report: &mut Report) -> anyhow::Res
         Step::Services => services(cluster, report).await?,
         Step::Wire => wire(cluster, report).await,
         Step::Policies => policies(cluster, report).await?,
+        Step::Applications => applications::run(cluster, report).await?,
         Step::Rights => rights::run(cluster, report).await?,
         Step::Trefoilctl => ctl::run(cluster, report).await?,
         Step::Waypoint => waypoint::run(cluster, report).await?,
