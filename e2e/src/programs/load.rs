@@ -65,15 +65,27 @@ pub struct Tally {
     pub connections_lost: u64,
     /// The slowest answer, in milliseconds.
     pub worst_milliseconds: u64,
-    /// When its attempt began, in milliseconds since the epoch.
-    pub worst_begun: u64,
     /// Answers by server.
     pub servers: BTreeMap<String, u64>,
     /// Addresses that servers saw, without ports.
     pub seen: BTreeMap<String, u64>,
     /// Attempts that were not answered, the first thousand.
     pub unserved: Vec<Unserved>,
+    /// Attempts that were answered and had to wait, the first thousand.
+    pub waited: Vec<Waited>,
 }
+
+/// An attempt that was answered, after [`WAITED`] or more.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Waited {
+    /// When it began, in milliseconds since the epoch.
+    pub begun: u64,
+    /// When it ended, likewise.
+    pub ended: u64,
+}
+
+/// Who takes so long has waited for something, in milliseconds.
+pub const WAITED: u64 = 50;
 
 /// An attempt that was not answered.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -99,23 +111,24 @@ impl Tally {
         self.attempted - self.served
     }
 
-    fn count(&mut self, outcome: Outcome, took: Duration) {
+    fn count(&mut self, Ended { outcome, took, at }: Ended) {
         self.attempted += 1;
         let milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        let (begun, ended) = (at.saturating_sub(milliseconds), at);
         if !outcome.served() && self.unserved.len() < 1000 {
-            let ended = now();
+            let outcome = outcome.clone();
             self.unserved.push(Unserved {
-                begun: ended.saturating_sub(milliseconds),
+                begun,
                 ended,
-                outcome: outcome.clone(),
+                outcome,
             });
         }
         match outcome {
             Outcome::Served(answer) => {
                 self.served += 1;
-                if milliseconds > self.worst_milliseconds {
-                    self.worst_milliseconds = milliseconds;
-                    self.worst_begun = now().saturating_sub(milliseconds);
+                self.worst_milliseconds = self.worst_milliseconds.max(milliseconds);
+                if milliseconds >= WAITED && self.waited.len() < 1000 {
+                    self.waited.push(Waited { begun, ended });
                 }
                 *self.servers.entry(answer.server).or_default() += 1;
                 *self.seen.entry(answer.seen.ip().to_string()).or_default() += 1;
@@ -168,7 +181,23 @@ pub fn now() -> u64 {
 enum Event {
     Opened,
     Lost,
-    Ended(Outcome, Duration),
+    Ended(Ended),
+}
+
+/// The end of an attempt, stamped as it came: it may be counted later.
+struct Ended {
+    outcome: Outcome,
+    took: Duration,
+    /// In milliseconds since the epoch.
+    at: u64,
+}
+
+impl Event {
+    /// An attempt that began then ends now.
+    fn ended(outcome: Outcome, begun: Instant) -> Self {
+        let (took, at) = (begun.elapsed(), now());
+        Self::Ended(Ended { outcome, took, at })
+    }
 }
 
 /// Runs the load to its end and counts.
@@ -187,7 +216,7 @@ pub async fn load(load: &Load) -> Tally {
             match event {
                 Event::Opened => tally.connections += 1,
                 Event::Lost => tally.connections_lost += 1,
-                Event::Ended(outcome, took) => tally.count(outcome, took),
+                Event::Ended(ended) => tally.count(ended),
             }
         }
         tally
@@ -229,7 +258,7 @@ async fn one_connection_each(load: &Load, events: mpsc::UnboundedSender<Event>) 
         tokio::spawn(async move {
             let begun = Instant::now();
             let (outcome, session) = attempt_and_keep(protocol, target, limit).await;
-            let _ = events.send(Event::Ended(outcome, begun.elapsed()));
+            let _ = events.send(Event::ended(outcome, begun));
             if session.is_some() {
                 tokio::time::sleep(hold).await;
             }
@@ -260,7 +289,7 @@ async fn opened(load: &Load, events: &mpsc::UnboundedSender<Event>) -> Option<Se
         Ok(Err(error)) => classify(Ok(Err(error))),
         Err(elapsed) => classify(Err(elapsed)),
     };
-    let _ = events.send(Event::Ended(outcome, begun.elapsed()));
+    let _ = events.send(Event::ended(outcome, begun));
     None
 }
 
@@ -281,7 +310,7 @@ async fn one_long_lived(load: &Load, events: &mpsc::UnboundedSender<Event>) {
         let begun = Instant::now();
         let outcome = classify(tokio::time::timeout(limit, session.exchange()).await);
         let served = outcome.served();
-        let _ = events.send(Event::Ended(outcome, begun.elapsed()));
+        let _ = events.send(Event::ended(outcome, begun));
         if !served {
             let _ = events.send(Event::Lost);
             return;

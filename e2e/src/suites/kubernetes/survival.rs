@@ -25,6 +25,9 @@ const ATTEMPTS: u64 = 700;
 /// The most attempts of a load that may be in flight, and how old they may be, in milliseconds: what is in
 /// flight for longer was not being served.
 const IN_FLIGHT: (usize, u64) = (10, 1000);
+/// How long after the crowd is there it may still be in the way of others: those whose first segment found no room sent it
+/// again after 1 s, and after 2 s once more (RFC 6298, sections 2.1 and 5.5).
+const SETTLES: Duration = Duration::from_secs(3);
 /// How long a load may take: the last attempts may have to wait.
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -76,6 +79,7 @@ async fn meets(cluster: &Cluster, report: &mut Report, fate: &Fate) -> anyhow::R
         let server = program("ambient/n2")?;
         let container = Container::on("n2")?;
         established(&container, server).await?;
+        tokio::time::sleep(SETTLES).await;
         let ending = if fate.starved {
             container.starve(server).await?
         } else {
@@ -169,11 +173,12 @@ fn none_refused(tally: &Tally, ending: &Ending, fate: &Fate) -> anyhow::Result<S
         "only {} attempts were made",
         tally.attempted
     );
-    let slowest_ended = tally.worst_begun + tally.worst_milliseconds;
+    // Others have waited too: for the crowd, as it opened its connections.
+    let meanwhile = tally.waited.iter().filter(|one| one.ended >= ending.after);
+    let waited = meanwhile.map(|one| one.ended - one.begun).max().unwrap_or(0);
     ensure!(
-        tally.worst_milliseconds >= fate.waited && slowest_ended >= ending.after,
-        "no attempt was made meanwhile: {tally}, which was {} ms after the end",
-        i128::from(slowest_ended) - i128::from(ending.after)
+        waited >= fate.waited,
+        "no attempt was made meanwhile: {tally}; of those that the end met the slowest waited {waited} ms"
     );
     for attempt in &tally.unserved {
         let in_flight = attempt.begun <= ending.after
@@ -195,8 +200,8 @@ fn none_refused(tally: &Tally, ending: &Ending, fate: &Fate) -> anyhow::Result<S
     ensure!(ended <= IN_FLIGHT.0, "{ended} in flight: {tally}");
     Ok(format!(
         "{} of {} served, among them all that began after the end; {ended} in flight ended with it; the slowest \
-         waited {} ms",
-        tally.served, tally.attempted, tally.worst_milliseconds
+         of those that it met waited {waited} ms",
+        tally.served, tally.attempted
     ))
 }
 

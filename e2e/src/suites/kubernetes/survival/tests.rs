@@ -1,5 +1,5 @@
 use super::*;
-use crate::programs::load::Unserved;
+use crate::programs::load::{Unserved, Waited};
 
 const ENDING: Ending = Ending {
     before: 10_000,
@@ -20,8 +20,10 @@ fn tally(unserved: &[(u64, u64, Outcome)]) -> Tally {
     Tally {
         attempted: 750,
         served: 750 - unserved.len() as u64,
-        worst_milliseconds: 900,
-        worst_begun: 10_020,
+        waited: vec![Waited {
+            begun: 10_020,
+            ended: 10_920,
+        }],
         unserved,
         ..Tally::default()
     }
@@ -62,10 +64,11 @@ fn nothing_else_may() {
 #[test]
 fn a_load_of_which_nobody_had_to_wait_shows_nothing() {
     let mut tally = tally(&[]);
-    tally.worst_milliseconds = 20;
-    none_refused(&tally, &ENDING, &FATES[0]).unwrap_err();
-    // Who waited for something else, before.
-    tally.worst_milliseconds = 900;
-    tally.worst_begun = 9_000;
+    // Who waited for something else, before; and who did not wait.
+    for (begun, ended) in [(9_000, 9_900), (10_020, 10_080)] {
+        tally.waited = vec![Waited { begun, ended }];
+        none_refused(&tally, &ENDING, &FATES[0]).unwrap_err();
+    }
+    tally.waited = Vec::new();
     none_refused(&tally, &ENDING, &FATES[0]).unwrap_err();
 }
