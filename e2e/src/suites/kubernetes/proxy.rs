@@ -22,6 +22,8 @@ pub(super) struct Container {
 /// The end of a process that carried connections.
 #[derive(Debug)]
 pub(super) struct Ending {
+    /// From when on it may have served nobody, in milliseconds since the epoch: it still took what came.
+    pub(super) failing: u64,
     /// A moment at which it was still there, in milliseconds since the epoch.
     pub(super) before: u64,
     /// A moment at which it was not.
@@ -73,6 +75,7 @@ impl Container {
             let _ = signal(*process, Signal::KILL);
         }
         Ok(Ending {
+            failing: before,
             before,
             after: now(),
             processes: carried.len(),
@@ -86,6 +89,7 @@ impl Container {
         let mut carried = self.carried(server)?;
         let mut limit = self.number("memory.stat", "total_rss ")?;
         let limited = Limited(self);
+        let failing = now();
         // Less than what is in use already is refused.
         while self.limit(&limit.to_string()).is_err() {
             limit += 256 * 1024;
@@ -121,6 +125,7 @@ impl Container {
             let gone: Vec<usize> = gone.map(|(_, carried)| *carried).collect();
             ensure!(!gone.is_empty(), "nobody has ended");
             Ok(Ending {
+                failing,
                 before,
                 after,
                 processes: gone.len(),

@@ -2,6 +2,7 @@ use super::*;
 use crate::programs::load::{Unserved, Waited};
 
 const ENDING: Ending = Ending {
+    failing: 10_000,
     before: 10_000,
     after: 10_010,
     processes: 2,
@@ -54,11 +55,24 @@ fn nothing_else_may() {
         // Not served for long before it.
         &[(8_000, 10_012, reset.clone())],
         // More than can have been in flight.
-        &vec![(9_998, 10_012, reset); IN_FLIGHT.0 + 1],
+        &vec![(9_998, 10_012, reset); 11],
     ] {
         let tally = tally(unserved);
         none_refused(&tally, &ENDING, &FATES[0]).unwrap_err();
     }
+}
+
+#[test]
+fn what_is_taken_by_one_that_starves_ends_with_it_and_no_more_than_came() {
+    let starved = Ending {
+        failing: 9_200,
+        ..ENDING
+    };
+    let unserved = |count| tally(&vec![(9_500, 10_012, Outcome::Reset); count]);
+    // At 50 a second, for 810 ms.
+    none_refused(&unserved(50), &starved, &FATES[1]).unwrap();
+    none_refused(&unserved(51), &starved, &FATES[1]).unwrap_err();
+    none_refused(&unserved(50), &ENDING, &FATES[1]).unwrap_err();
 }
 
 #[test]
