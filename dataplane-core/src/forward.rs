@@ -24,7 +24,7 @@ use crate::telemetry::Series;
 use direction::Direction;
 pub use listen::{Heard, listen};
 pub use stream::{DENIED, SideBytes, TunnelBytes, UNREACHED};
-pub use tunnel::{Lease, TunnelStream};
+pub use tunnel::{Lease, TunnelStream, poll_room};
 
 /// Bytes carried, by direction.
 #[derive(Debug, Default)]

@@ -10,11 +10,11 @@ use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty};
-use hyper::body::Incoming;
 use tokio::sync::mpsc;
 
 use crate::answer::Refusal;
 use crate::head::strip_ours;
+use crate::incoming::{Broken, Incoming};
 use crate::under_way::Passage;
 
 /// What is kept of a request so that it can be sent again.
@@ -148,7 +148,7 @@ impl Source {
 }
 
 impl State {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Piece, hyper::Error>>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Piece, Broken>>> {
         self.touched = true;
         let piece = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
             Some(Ok(frame)) => match frame.into_data() {

@@ -11,9 +11,9 @@ use std::time::Duration;
 use futures::future::Either;
 use http::{HeaderValue, StatusCode, header};
 use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -25,7 +25,9 @@ use trefoil_dataplane_state::Store;
 use crate::bytes::PutBack;
 use crate::detect::{Heard, PATIENCE, Spoken, hear};
 use crate::head::{FIELDS, SIZE};
+use crate::http2;
 use crate::identity::Told;
+use crate::incoming::Broken;
 use crate::request::Connection;
 use crate::routing::Routes;
 use crate::seam::{Carrier, Downstream};
@@ -43,13 +45,6 @@ const SWEEP: Duration = Duration::from_secs(5);
 const HEAD_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long a client that is asked to leave may be between two HTTP/1 requests before its connection is ended.
 const NOTICE: Duration = Duration::from_secs(3);
-/// The largest head that the parser of HTTP/2 takes, as it counts: what is between it and [`SIZE`] is refused with more
-/// than a status.
-const LIST: u32 = 2 * SIZE as u32;
-/// What one HTTP/2 stream may send before it is taken, and all of a connection.
-const WINDOWS: (u32, u32) = (256 * 1024, 4 * 1024 * 1024);
-/// Requests of one HTTP/2 connection at a time.
-const STREAMS: u32 = 200;
 /// Copies of requests that are under way.
 const MIRRORS: usize = 256;
 /// How long upstream connections live, where the mesh does not say.
@@ -153,8 +148,13 @@ impl Engine {
         let left_http = LeftHttp(&connection);
         let serving = async {
             match spoken {
-                Spoken::Http2 => two(connection.clone(), io, leave).await,
-                Spoken::Http1 | Spoken::Bytes => one(connection.clone(), io, leave).await,
+                Spoken::Http2 => {
+                    let answer = |asking| connection.clone().answer_two(asking);
+                    http2::serve(io, answer, leave).await.map_err(Broken::from)
+                }
+                Spoken::Http1 | Spoken::Bytes => {
+                    one(connection.clone(), io, leave).await.map_err(Broken::from)
+                }
             }
             .inspect_err(|error| tracing::debug!(%error, "the client's connection ended"))
         };
@@ -227,7 +227,7 @@ where
     let io = Guarded::new(io, &connection.wire);
     let last = AtomicBool::new(false);
     let service = service_fn(|request: http::Request<Incoming>| {
-        let answering = connection.clone().answer(request);
+        let answering = connection.clone().answer_one(request);
         let last = &last;
         async move {
             let mut answer = answering.await?;
@@ -255,33 +255,6 @@ where
             if let Ok(result) = timeout(NOTICE, serving.as_mut()).await {
                 return result;
             }
-            serving.as_mut().graceful_shutdown();
-            serving.await
-        }
-    }
-}
-
-async fn two<T>(
-    connection: Arc<Connection>,
-    io: PutBack<T>,
-    leave: impl Future<Output = ()> + Send,
-) -> hyper::Result<()>
-where
-    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let service = service_fn(move |request: http::Request<Incoming>| connection.clone().answer(request));
-    let serving = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(WINDOWS.0)
-        .initial_connection_window_size(WINDOWS.1)
-        .max_concurrent_streams(STREAMS)
-        .max_header_list_size(LIST)
-        .enable_connect_protocol()
-        .serve_connection(TokioIo::new(io), service);
-    tokio::pin!(serving, leave);
-    match futures::future::select(serving.as_mut(), leave).await {
-        Either::Left((result, _)) => result,
-        Either::Right(((), _)) => {
             serving.as_mut().graceful_shutdown();
             serving.await
         }

@@ -16,20 +16,21 @@ use std::time::Duration;
 
 use http::request::Parts;
 use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
 use tokio::task::JoinSet;
 
 use crate::answer::{Refusal, is_grpc};
 use crate::body::{Body, Source};
 use crate::engine::Shared;
 use crate::head::{self, Head};
+use crate::http2::{Asking, Stream};
 use crate::identity::Told;
+use crate::incoming::{Broken, Incoming};
 use crate::mirror;
 use crate::routing::Rule;
 use crate::seam::{Downstream, Owner};
 use crate::telemetry::{Found, Record};
 use crate::under_way::UnderWay;
+use crate::upgrade::Leaving;
 use crate::upstream::Pool;
 use crate::websocket;
 use crate::wire::Wire;
@@ -64,6 +65,16 @@ pub(crate) struct Asked {
     pub(crate) rule: Option<Arc<Rule>>,
     /// By which it matched the rule.
     prefix: Option<String>,
+    /// Its stream, where its client speaks HTTP/2.
+    stream: Option<Stream>,
+}
+
+/// A request as it came: what its client agreed to leave HTTP by, and its stream.
+struct Whole {
+    parts: Parts,
+    body: Incoming,
+    leaves: Option<Leaving>,
+    stream: Option<Stream>,
 }
 
 impl Connection {
@@ -76,11 +87,11 @@ impl Connection {
 
     /// Reports a request that never became one: what was wrong with it was answered by the one who parses, or its
     /// client left before it had asked for anything.
-    pub(crate) fn malformed(&self, error: Option<&hyper::Error>) {
+    pub(crate) fn malformed(&self, error: Option<&Broken>) {
         let refusal = match (self.wire.refused(), error) {
             (Some(ambiguous), _) => Refusal::Malformed(ambiguous.to_string()),
-            (None, Some(error)) if error.is_parse_too_large() => Refusal::TooLarge,
-            (None, Some(error)) if error.is_parse() => Refusal::Malformed(told(error)),
+            (None, Some(Broken::One(error))) if error.is_parse_too_large() => Refusal::TooLarge,
+            (None, Some(Broken::One(error))) if error.is_parse() => Refusal::Malformed(told(error)),
             (None, Some(_)) if !self.asked.load(Ordering::Relaxed) => return drop(self.unasked()),
             _ => return,
         };
@@ -93,14 +104,30 @@ impl Connection {
         Record::new(&self.found, method, uri, http::Version::HTTP_11)
     }
 
-    /// Answers a request, by the application or by a refusal.
-    pub(crate) async fn answer(
+    /// Answers a request that came over HTTP/1.
+    pub(crate) async fn answer_one(
+        self: Arc<Self>,
+        mut request: Request<hyper::body::Incoming>,
+    ) -> Result<Response<Body>, Infallible> {
+        let leaves = head::upgrade(request.headers()).map(|_| hyper::upgrade::on(&mut request).into());
+        self.answer(request.map(Incoming::One), leaves, None).await
+    }
+
+    /// Answers a request that came over HTTP/2.
+    pub(crate) async fn answer_two(self: Arc<Self>, asking: Asking) -> Result<Response<Body>, Infallible> {
+        let leaves = asking.leaves.map(Leaving::from);
+        self.answer(asking.request, leaves, Some(asking.stream)).await
+    }
+
+    /// By the application or by a refusal.
+    async fn answer(
         self: Arc<Self>,
         mut request: Request<Incoming>,
+        leaves: Option<Leaving>,
+        stream: Option<Stream>,
     ) -> Result<Response<Body>, Infallible> {
         self.asked.store(true, Ordering::Relaxed);
         let tunnel = websocket::read(&mut request, &mut rand::rng());
-        let upgrading = head::upgrade(request.headers()).map(|_| hyper::upgrade::on(&mut request));
         let (parts, body) = request.into_parts();
         let mut record = Record::new(
             &self.found,
@@ -109,10 +136,21 @@ impl Connection {
             parts.version,
         );
         // What leaves HTTP is no call.
-        record.grpc = is_grpc(&parts.headers) && upgrading.is_none();
+        record.grpc = is_grpc(&parts.headers) && leaves.is_none();
         let plane = self.engine.config.plane;
         let served = match tunnel {
-            Ok(()) => self.served(parts, body, upgrading, &mut record).await,
+            Ok(()) => {
+                self.served(
+                    Whole {
+                        parts,
+                        body,
+                        leaves,
+                        stream,
+                    },
+                    &mut record,
+                )
+                .await
+            }
             Err(refused) => Err(refused.into()),
         };
         match served {
@@ -127,12 +165,19 @@ impl Connection {
 
     async fn served(
         self: &Arc<Self>,
-        parts: Parts,
-        body: Incoming,
-        upgrading: Option<OnUpgrade>,
+        request: Whole,
         record: &mut Record,
     ) -> Result<response::Respond, Refusal> {
-        let asked = Arc::new(self.understood(parts, record)?);
+        let Whole {
+            parts,
+            body,
+            leaves,
+            stream,
+        } = request;
+        let asked = Arc::new(Asked {
+            stream,
+            ..self.understood(parts, record)?
+        });
         if let Some(rule) = &asked.rule
             && let Some(redirect) = &rule.filters.redirect
         {
@@ -150,9 +195,9 @@ impl Connection {
         }
         let answered = self.attempts(&asked, &source, record).await?;
         let changes = response::Changes::of(asked.rule.clone(), answered.backend);
-        let upgrading = upgrading.filter(|_| asked.upgrade.is_some());
-        let upgrading = upgrading.map(|upgrading| (upgrading, asked));
-        Ok(response::Respond::forwarded(self, answered, changes, upgrading))
+        let leaves = leaves.filter(|_| asked.upgrade.is_some());
+        let leaves = leaves.map(|leaves| (leaves, asked));
+        Ok(response::Respond::forwarded(self, answered, changes, leaves))
     }
 }
 

@@ -8,10 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll};
 
 use futures::task::AtomicWaker;
+use http::{HeaderMap, Response, StatusCode};
 use tokio::sync::watch;
 use trefoil_dataplane_state::Store;
 
 use crate::answer::Refusal;
+use crate::interim;
 use crate::request::{Asked, Connection};
 use crate::seam::Server;
 
@@ -43,7 +45,7 @@ pub(crate) struct Passage {
     number: u64,
     refusal: OnceLock<Refusal>,
     /// Interim responses that were not passed on yet.
-    interim: Mutex<Vec<Vec<u8>>>,
+    interim: Mutex<Vec<Response<()>>>,
     /// Who waits with the request's body, and who with the response or its body.
     request: AtomicWaker,
     response: AtomicWaker,
@@ -118,7 +120,10 @@ impl Passage {
     }
 
     /// An interim response came. More than a few that nobody takes are dropped.
-    pub(crate) fn interim(&self, head: Vec<u8>) {
+    pub(crate) fn interim(&self, status: StatusCode, headers: &HeaderMap) {
+        let Some(head) = interim::passed_on(status, headers) else {
+            return;
+        };
         let mut waiting = self.interim.lock().unwrap_or_else(PoisonError::into_inner);
         if waiting.len() < INTERIM {
             waiting.push(head);
@@ -127,7 +132,7 @@ impl Passage {
     }
 
     /// Those that came, for the one who waits for the response.
-    pub(crate) fn take_interim(&self) -> Vec<Vec<u8>> {
+    pub(crate) fn take_interim(&self) -> Vec<Response<()>> {
         std::mem::take(&mut *self.interim.lock().unwrap_or_else(PoisonError::into_inner))
     }
 

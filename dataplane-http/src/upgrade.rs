@@ -6,13 +6,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use futures::TryFutureExt;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
+use tokio::sync::oneshot;
 use trefoil_api::policy;
 use trefoil_dataplane_core::authorize::{Authorized, authorize};
 use trefoil_dataplane_core::balance::choose;
-use trefoil_dataplane_core::forward::Counters;
+use trefoil_dataplane_core::forward::{Counters, TunnelBytes, TunnelStream};
 use trefoil_dataplane_core::telemetry::{self as connections, Flag, Layer, Outcome};
 
 use crate::answer::Refusal;
@@ -21,6 +23,40 @@ use crate::request::{Asked, Connection};
 use crate::seam::{Downstream, Io, Permit, Server};
 use crate::telemetry::Record;
 use crate::under_way::as_known;
+
+/// A client that leaves HTTP, once that is agreed to.
+pub(crate) enum Leaving {
+    One(OnUpgrade),
+    Two(oneshot::Receiver<TunnelStream>),
+}
+
+impl From<OnUpgrade> for Leaving {
+    fn from(upgrade: OnUpgrade) -> Self {
+        Self::One(upgrade)
+    }
+}
+
+impl From<oneshot::Receiver<TunnelStream>> for Leaving {
+    fn from(stream: oneshot::Receiver<TunnelStream>) -> Self {
+        Self::Two(stream)
+    }
+}
+
+impl Leaving {
+    /// Its bytes, once it has.
+    async fn left(self) -> Result<Box<dyn Io>, String> {
+        match self {
+            Self::One(upgrade) => match upgrade.await {
+                Ok(io) => Ok(Box::new(TokioIo::new(io))),
+                Err(error) => Err(error.to_string()),
+            },
+            Self::Two(stream) => match stream.await {
+                Ok(stream) => Ok(Box::new(TunnelBytes::new(stream))),
+                Err(_) => Err("its client left".into()),
+            },
+        }
+    }
+}
 
 /// Serves a connection that speaks no HTTP.
 pub(crate) async fn bytes<T>(engine: &Arc<Shared>, mut client: T, downstream: Downstream)
@@ -116,16 +152,17 @@ fn outcome(refusal: &Refusal, plane: Layer) -> Outcome {
 pub(crate) async fn switched(
     connection: Arc<Connection>,
     asked: Arc<Asked>,
-    (client, server): (OnUpgrade, OnUpgrade),
+    (client, server): (Leaving, OnUpgrade),
     mut record: Record,
 ) {
     let plane = connection.engine.config.plane;
-    let (client, upstream) = match tokio::try_join!(client, server) {
-        Ok(both) => both,
-        Err(error) => return record.broken(Refusal::Broken(error.to_string()), plane),
-    };
+    let left = async { Ok::<_, hyper::Error>(TokioIo::new(server.await?)) };
+    let (mut client, mut upstream) =
+        match tokio::try_join!(client.left(), left.map_err(|error| error.to_string())) {
+            Ok(both) => both,
+            Err(error) => return record.broken(Refusal::Broken(error), plane),
+        };
     let counters = Counters::default();
-    let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
     let mut counted = Counted {
         io: &mut client,
         counters: &counters,

@@ -3,23 +3,25 @@
 //! that takes a proof.
 
 use std::collections::HashMap;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, timeout};
 use trefoil_dataplane_core::forward::{DENIED, Lease as Tunnel, UNREACHED};
 use trefoil_dataplane_core::telemetry::{Flag, Layer};
 
 use crate::answer::Refusal;
 use crate::body::Body;
+use crate::http2;
+use crate::incoming::{Broken, Incoming};
+use crate::interim;
 use crate::request::told;
 use crate::seam::{Carrier, Downstream, OpenFailure, Opened, Owner, Permit, Server};
+use crate::under_way::Passage;
 
 /// How long an unused connection is kept.
 const IDLE: Duration = Duration::from_secs(60);
@@ -29,9 +31,7 @@ const IDLE_EACH: usize = 32;
 const IDLE_ALL: usize = 4_096;
 /// How long an HTTP/1 connection may take to become usable again.
 const SETTLE: Duration = Duration::from_secs(5);
-/// What one HTTP/2 stream may be sent before it is read, and all of a connection.
-const WINDOWS: (u32, u32) = (256 * 1024, 4 * 1024 * 1024);
-/// The largest head of a response.
+/// The largest head of a response over HTTP/1.
 const HEAD: usize = 64 * 1024;
 
 /// Which HTTP is spoken with an endpoint.
@@ -68,71 +68,34 @@ pub(crate) struct Way<'a> {
 pub(crate) enum SendError {
     /// No connection: nothing was sent.
     #[error("{0}")]
-    Open(#[from] OpenFailure),
+    Open(OpenFailure),
     /// The connection broke.
     #[error("{error}")]
     Broken {
         /// How.
         #[source]
-        error: hyper::Error,
+        error: Broken,
         /// It had been used before, and the server may have ended it just as it was used again.
         reused: bool,
     },
 }
 
-impl From<hyper::Error> for SendError {
-    fn from(error: hyper::Error) -> Self {
+impl<E: Into<Broken>> From<E> for SendError {
+    fn from(error: E) -> Self {
+        let error = error.into();
         Self::Broken { error, reused: false }
     }
 }
 
-/// Whether the other end says that it has not acted upon the request (RFC 9113, section 8.7).
-pub(crate) fn refused(error: &hyper::Error) -> bool {
-    of_two(error).is_some_and(|error| error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM))
-}
-
-/// Whether the other end has ended the connection in order, without an answer to the request.
-pub(crate) fn ended(error: &hyper::Error) -> bool {
-    let left = |error: &h2::Error| error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
-    error.is_incomplete_message() || of_two(error).is_some_and(left)
-}
-
 /// What became of a request whose connection broke: the plane at the other end of its tunnel may have said it.
-pub(crate) fn broke(error: &hyper::Error) -> Refusal {
-    let (flag, layer) = match io_kind(error) {
+pub(crate) fn broke(error: &Broken) -> Refusal {
+    let (flag, layer) = match error.io_kind() {
         Some(DENIED) => (Flag::Deny, Layer::Policy),
         Some(UNREACHED) => (Flag::Connect, Layer::Application),
         _ => return Refusal::Broken(told(error)),
     };
     let reason = told(error);
     Refusal::Open(OpenFailure { reason, layer, flag })
-}
-
-/// The kind of the error of the connection's bytes, if that is what it is.
-fn io_kind(error: &hyper::Error) -> Option<io::ErrorKind> {
-    let of_two = of_two(error).and_then(h2::Error::get_io);
-    let mut source = std::error::Error::source(error);
-    while of_two.is_none()
-        && let Some(error) = source
-    {
-        if let Some(error) = error.downcast_ref::<io::Error>() {
-            return Some(error.kind());
-        }
-        source = error.source();
-    }
-    of_two.map(io::Error::kind)
-}
-
-/// What HTTP/2 says.
-fn of_two(error: &hyper::Error) -> Option<&h2::Error> {
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        if let Some(error) = error.downcast_ref() {
-            return Some(error);
-        }
-        source = error.source();
-    }
-    None
 }
 
 /// All connections.
@@ -151,7 +114,7 @@ struct Held {
 #[derive(Debug, Default)]
 struct Slot {
     idle: Vec<Kept<http1::SendRequest<Body>>>,
-    shared: Option<Kept<http2::SendRequest<Body>>>,
+    shared: Option<Kept<http2::Sender>>,
     /// Held by the one who opens a connection that all will share.
     opening: Arc<tokio::sync::Mutex<()>>,
 }
@@ -171,7 +134,40 @@ fn is_over(tunnel: Option<&Arc<dyn Tunnel>>, born: Instant, max_age: Duration) -
 
 enum Sender {
     One(http1::SendRequest<Body>),
-    Two(http2::SendRequest<Body>),
+    Two(http2::Sender),
+}
+
+impl Sender {
+    /// Sends a request; `interim` is told what comes before its response. Where nothing was sent of it, it comes back.
+    async fn send(
+        &mut self,
+        mut request: Request<Body>,
+        interim: Option<&Arc<Passage>>,
+    ) -> Result<Response<Incoming>, (Broken, Option<Request<Body>>)> {
+        match self {
+            Self::One(sender) => {
+                if let Some(passage) = interim {
+                    interim::listen(&mut request, passage);
+                }
+                let sent = sender.try_send_request(request).await;
+                sent.map(|response| response.map(Incoming::One))
+                    .map_err(|mut error| {
+                        let unsent = error.take_message();
+                        (error.into_error().into(), unsent)
+                    })
+            }
+            Self::Two(sender) => {
+                let tell = |said: Response<()>| {
+                    if let Some(passage) = interim {
+                        passage.interim(said.status(), said.headers());
+                    }
+                };
+                let sent = sender.send(request, tell).await;
+                sent.map(|response| response.map(Incoming::Two))
+                    .map_err(|unsent| (unsent.error.into(), unsent.request))
+            }
+        }
+    }
 }
 
 struct Connection {
@@ -195,6 +191,7 @@ impl Pool {
         self: &Arc<Self>,
         way: &Way<'_>,
         mut request: Request<Body>,
+        interim: Option<&Arc<Passage>>,
     ) -> Result<(Response<Incoming>, Lease), SendError> {
         let key = Key {
             owner: way.owner.clone(),
@@ -208,11 +205,7 @@ impl Pool {
                 Some(connection) => (connection, false),
                 None => (self.open(way, &key).await?, true),
             };
-            let sent = match &mut connection.sender {
-                Sender::One(sender) => sender.try_send_request(request).await,
-                Sender::Two(sender) => sender.try_send_request(request).await,
-            };
-            match sent {
+            match connection.sender.send(request, interim).await {
                 Ok(response) => {
                     let lease = Lease {
                         pool: self.clone(),
@@ -222,13 +215,11 @@ impl Pool {
                     };
                     return Ok((response, lease));
                 }
-                Err(mut error) => match error.take_message() {
-                    Some(unsent) if !fresh => request = unsent,
-                    _ => {
-                        let (error, reused) = (error.into_error(), !fresh);
-                        return Err(SendError::Broken { error, reused });
-                    }
-                },
+                Err((_, Some(unsent))) if !fresh => request = unsent,
+                Err((error, _)) => {
+                    let reused = !fresh;
+                    return Err(SendError::Broken { error, reused });
+                }
             }
         }
     }
@@ -239,7 +230,7 @@ impl Pool {
         let slot = slots.get_mut(key)?;
         let now = Instant::now();
         if let Some(shared) = &mut slot.shared {
-            if shared.sender.is_closed() || is_over(shared.tunnel.as_ref(), shared.born, max_age) {
+            if shared.sender.is_over() || is_over(shared.tunnel.as_ref(), shared.born, max_age) {
                 slot.shared = None;
             } else {
                 shared.used = now;
@@ -306,7 +297,7 @@ impl Pool {
             if slot
                 .shared
                 .as_ref()
-                .is_some_and(|kept| kept.used + IDLE <= now || kept.sender.is_closed())
+                .is_some_and(|kept| kept.used + IDLE <= now || kept.sender.is_over())
             {
                 slot.shared = None;
             }
@@ -323,7 +314,7 @@ impl Pool {
 
 async fn connect_one(way: &Way<'_>) -> Result<Connection, SendError> {
     let opened = way.carrier.open(way.server, way.permit, way.downstream);
-    let Opened { io, tunnel } = opened.await?;
+    let Opened { io, tunnel } = opened.await.map_err(SendError::Open)?;
     let (sender, connection) = http1::Builder::new()
         .max_header_size(HEAD)
         .handshake(TokioIo::new(io))
@@ -339,18 +330,9 @@ async fn connect_one(way: &Way<'_>) -> Result<Connection, SendError> {
 
 async fn connect_two(way: &Way<'_>) -> Result<Connection, SendError> {
     let opened = way.carrier.open(way.server, way.permit, way.downstream);
-    let Opened { io, tunnel } = opened.await?;
-    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(WINDOWS.0)
-        .initial_connection_window_size(WINDOWS.1)
-        .max_header_list_size(HEAD as u32)
-        .handshake(TokioIo::new(io))
-        .await?;
-    // Its failure is told to whoever uses it.
-    tokio::spawn(connection);
+    let Opened { io, tunnel } = opened.await.map_err(SendError::Open)?;
     Ok(Connection {
-        sender: Sender::Two(sender),
+        sender: Sender::Two(http2::connect(io).await?),
         tunnel,
         born: Instant::now(),
     })

@@ -4,9 +4,9 @@
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use h2::ext::Protocol;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request};
-use hyper::ext::Protocol;
 use rand::Rng;
 
 use crate::head::HeadRefused;

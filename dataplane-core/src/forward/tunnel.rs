@@ -107,8 +107,8 @@ fn broken_by(reset: Result<Reason, h2::Error>) -> h2::Error {
     reset.map_or_else(|error| error, Into::into)
 }
 
-/// Room for some of `wanted` bytes, at least one.
-pub(super) fn poll_room(
+/// Room for some of `wanted` bytes, at least one; an error once the stream takes nothing more.
+pub fn poll_room(
     stream: &mut SendStream<Bytes>,
     wanted: usize,
     cx: &mut Context<'_>,

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Response, Version};
-use hyper::body::Incoming;
 use rand::Rng;
 use tokio::time::{Instant, sleep};
 use trefoil_dataplane_core::telemetry::Flag;
@@ -15,6 +14,8 @@ use super::{Asked, Connection};
 use crate::answer::Refusal;
 use crate::body::Source;
 use crate::head::says_its_length;
+use crate::incoming::Incoming;
+use crate::interim;
 use crate::retry::wait;
 use crate::routing::Retry;
 use crate::seam::Permit;
@@ -123,11 +124,11 @@ impl Connection {
         if let (Some((until, _)), Some(_)) = (until, asked.timeout) {
             sending.has_until(until);
         }
-        if asked.parts.version == Version::HTTP_11 {
+        if asked.parts.version >= Version::HTTP_11 {
             sending.tells(&passage);
         }
         let sending = sending.send(self, source.attempt(&passage));
-        let sent = self.unless_denied(&passage, within(until, sending)).await;
+        let sent = self.unless_denied(asked, &passage, within(until, sending)).await;
         let sent = sent.map_err(never)?.map_err(|what| Failed {
             refusal: Refusal::TimedOut(what),
             again: source.replayable(),
@@ -152,24 +153,32 @@ impl Connection {
     }
 
     /// What `work` comes to, or why it is no longer allowed. Meanwhile interim responses are passed on.
-    async fn unless_denied<T>(&self, passage: &Passage, work: impl Future<Output = T>) -> Result<T, Refusal> {
+    async fn unless_denied<T>(
+        &self,
+        asked: &Asked,
+        passage: &Passage,
+        work: impl Future<Output = T>,
+    ) -> Result<T, Refusal> {
         let done = tokio::select! {
             biased;
             refusal = poll_fn(|cx| {
                 let denied = passage.poll_response(cx);
-                self.pass_interim(passage);
+                self.pass_interim(asked, passage);
                 denied
             }) => return Err(refusal),
             done = work => done,
         };
         // One may have come just now: it goes before the response.
-        self.pass_interim(passage);
+        self.pass_interim(asked, passage);
         Ok(done)
     }
 
-    fn pass_interim(&self, passage: &Passage) {
-        for head in passage.take_interim() {
-            self.wire.interim(&head);
+    fn pass_interim(&self, asked: &Asked, passage: &Passage) {
+        for said in passage.take_interim() {
+            match &asked.stream {
+                Some(stream) => stream.interim(said),
+                None => self.wire.interim(&interim::written(&said)),
+            }
         }
     }
 }
@@ -194,8 +203,8 @@ fn failed(error: SendError, asked: &Asked, source: &Source) -> Failed {
             refusal: upstream::broke(&error),
             again: source.replayable(),
             // It may be sent again where it was not acted upon, and where that is no harm (RFC 9110, section 9.2.2).
-            sent: !(upstream::refused(&error)
-                || reused && upstream::ended(&error) && asked.parts.method.is_idempotent()),
+            sent: !(error.not_acted_upon()
+                || reused && error.ended_in_order() && asked.parts.method.is_idempotent()),
         },
     }
 }

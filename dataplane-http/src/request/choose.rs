@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use http::Response;
-use hyper::body::Incoming;
 use rand::Rng;
 use tokio::time::Instant;
 use trefoil_api::policy;
@@ -17,7 +16,7 @@ use super::{Asked, Connection};
 use crate::answer::Refusal;
 use crate::body::Body;
 use crate::head::Fields;
-use crate::interim;
+use crate::incoming::Incoming;
 use crate::routing::{Backend, Rule};
 use crate::seam::{Downstream, Permit, Server};
 use crate::under_way::{Passage, as_known};
@@ -39,9 +38,9 @@ impl Sending {
         self.outgoing.has(until.saturating_duration_since(Instant::now()));
     }
 
-    /// Has interim responses told to `passage`, if they can be heard.
+    /// Has interim responses told to `passage`.
     pub(super) fn tells(&mut self, passage: &Arc<Passage>) {
-        self.interim = (self.version == Version::One).then(|| passage.clone());
+        self.interim = Some(passage.clone());
     }
 
     pub(crate) async fn send(
@@ -59,11 +58,8 @@ impl Sending {
             version: self.version,
             max_age: engine.max_age(),
         };
-        let mut request = self.outgoing.request(self.version, body);
-        if let Some(passage) = &self.interim {
-            interim::listen(&mut request, passage);
-        }
-        connection.pool.send(&way, request).await
+        let request = self.outgoing.request(self.version, body);
+        connection.pool.send(&way, request, self.interim.as_ref()).await
     }
 }
 

@@ -8,7 +8,6 @@ use std::task::{Context, Poll};
 
 use ::bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::{Sleep, sleep_until};
 use trefoil_dataplane_core::telemetry::Layer;
 
@@ -16,6 +15,7 @@ use super::attempts::Using;
 use crate::answer::Refusal;
 use crate::body::{BodyError, cut};
 use crate::grpc::{self, Messages};
+use crate::incoming::Incoming;
 use crate::telemetry::Record;
 use crate::under_way::Passage;
 use crate::upstream::{self, Lease};

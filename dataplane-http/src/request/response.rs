@@ -5,8 +5,6 @@ use std::sync::Arc;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Response, StatusCode};
 use http_body_util::{BodyExt, Empty};
-use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
 use trefoil_dataplane_core::telemetry::Layer;
 
 use super::attempts::Answered;
@@ -17,9 +15,10 @@ use crate::body::Body;
 use crate::filters::HeaderChange;
 use crate::grpc;
 use crate::head;
+use crate::incoming::Incoming;
 use crate::routing::Rule;
 use crate::telemetry::Record;
-use crate::upgrade;
+use crate::upgrade::{self, Leaving};
 use crate::websocket;
 
 /// What a rule and a backend change of a response.
@@ -54,7 +53,7 @@ pub(super) struct Forwarded {
     connection: Arc<Connection>,
     answered: Answered,
     changes: Changes,
-    upgrading: Option<(OnUpgrade, Arc<Asked>)>,
+    leaves: Option<(Leaving, Arc<Asked>)>,
 }
 
 impl Respond {
@@ -71,13 +70,13 @@ impl Respond {
         connection: &Arc<Connection>,
         answered: Answered,
         changes: Changes,
-        upgrading: Option<(OnUpgrade, Arc<Asked>)>,
+        leaves: Option<(Leaving, Arc<Asked>)>,
     ) -> Self {
         Self::Forwarded(Box::new(Forwarded {
             connection: connection.clone(),
             answered,
             changes,
-            upgrading,
+            leaves,
         }))
     }
 
@@ -99,9 +98,9 @@ impl Forwarded {
         let Answered { response, using, .. } = self.answered;
         record.answered(response.status());
         // To a client of HTTP/2, whatever succeeds has switched.
-        let tunnel = self.upgrading.is_some() && record.is_http2() && response.status().is_success();
+        let tunnel = self.leaves.is_some() && record.is_http2() && response.status().is_success();
         if tunnel || response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return switched(&self.connection, response, self.upgrading, record, plane);
+            return switched(&self.connection, response, self.leaves, record, plane);
         }
         let (mut parts, body) = response.into_parts();
         parts.version = http::Version::default();
@@ -119,11 +118,11 @@ impl Forwarded {
 fn switched(
     connection: &Arc<Connection>,
     mut response: Response<Incoming>,
-    upgrading: Option<(OnUpgrade, Arc<Asked>)>,
+    leaves: Option<(Leaving, Arc<Asked>)>,
     mut record: Record,
     plane: Layer,
 ) -> Response<Body> {
-    let (client, asked, protocol) = match agreed(&response, upgrading, record.is_http2()) {
+    let (client, asked, protocol) = match agreed(&response, leaves, record.is_http2()) {
         Ok(agreed) => agreed,
         Err(refusal) => {
             let response = refusal.answer(plane, record.grpc);
@@ -156,14 +155,14 @@ fn switched(
 /// What both ends agreed on, if they did.
 fn agreed(
     response: &Response<Incoming>,
-    upgrading: Option<(OnUpgrade, Arc<Asked>)>,
+    leaves: Option<(Leaving, Arc<Asked>)>,
     websocket: bool,
-) -> Result<(OnUpgrade, Arc<Asked>, HeaderValue), Refusal> {
+) -> Result<(Leaving, Arc<Asked>, HeaderValue), Refusal> {
     let broken = |what: &str| Refusal::Broken(what.into());
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Err(broken("it did not switch to the protocol that it was asked for"));
     }
-    let (Some((client, asked)), Some(protocol)) = (upgrading, head::upgrade(response.headers())) else {
+    let (Some((client, asked)), Some(protocol)) = (leaves, head::upgrade(response.headers())) else {
         return Err(broken("it switched to a protocol that nobody had asked for"));
     };
     if websocket && !websocket::understood(&asked.parts.headers, response.headers()) {

@@ -46,6 +46,7 @@ impl Connection {
             upgrade,
             rule,
             prefix,
+            stream: None,
         })
     }
 

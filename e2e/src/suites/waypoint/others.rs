@@ -1,5 +1,6 @@
 //! Programs of others through a waypoint: what it reads and writes anew must be what they sent.
 
+mod hints;
 mod web;
 
 use std::path::{Path, PathBuf};
@@ -80,12 +81,18 @@ pub(super) async fn run(standard: &Standard, report: &mut Report) -> anyhow::Res
                 Err(error) => Err(anyhow::anyhow!("{error:#}")),
             };
             report.check(format!("{client} → {server}: WebSocket"), talked);
+            hints::run(standard, report, client, server).await;
         }
         web::run(standard, report, client, &site).await;
     }
     for (namespace, services) in [
-        ("sidecar", &["interop", "echo"][..]),
-        ("ambient", &["interop", "echo", "nginx", "nginx2", "hostile"]),
+        ("sidecar", &["interop", "echo", "hints1", "hints2"][..]),
+        (
+            "ambient",
+            &[
+                "interop", "echo", "hints1", "hints2", "nginx", "nginx2", "hostile",
+            ],
+        ),
     ] {
         let read = read(standard, namespace, services).await;
         report.check(format!("all of it was read by the waypoint of {namespace}"), read);
@@ -103,7 +110,7 @@ fn peers() -> anyhow::Result<PathBuf> {
     Ok(folder)
 }
 
-/// gRPC's own server and one of WebSockets, in a namespace.
+/// gRPC's own server, one of WebSockets, and Node's, in a namespace.
 async fn serve(standard: &Standard, namespace: &str, peers: Option<&Path>) -> anyhow::Result<()> {
     let echo = ["/usr/bin/python3", "-c", ECHO_SERVER];
     pod(standard, namespace, "echo", (80, 8765), &echo).await?;
@@ -111,6 +118,7 @@ async fn serve(standard: &Standard, namespace: &str, peers: Option<&Path>) -> an
         let server = peers.join("grpc-server");
         let server = [server.to_str().context("a path")?, "-port", "10000"];
         pod(standard, namespace, "interop", (10000, 10000), &server).await?;
+        hints::serve(standard, namespace, peers).await?;
     }
     Ok(())
 }
