@@ -19,18 +19,21 @@ network() {
   ip -n $lan link add br0 type bridge
   ip -n $lan addr add $gateway/24 dev br0
   ip -n $lan link set br0 up
-  for node in $names; do
-    ip netns add "$lan-$node"
-    ip -n "$lan-$node" link set lo up
-    ip -n $lan link add "$node" type veth peer name eth0 netns "$lan-$node"
-    ip -n $lan link set "$node" master br0 up
-    ip -n "$lan-$node" addr add "$(node_ip "$node")/24" dev eth0
-    ip -n "$lan-$node" link set eth0 up
-    ip -n "$lan-$node" route add default via $gateway
-    ip netns exec "$lan-$node" sysctl -qw net.ipv4.ip_forward=1
-    for other in $names; do
-      [ "$other" = "$node" ] || ip -n "$lan-$node" route add "$(node_pods "$other")" via "$(node_ip "$other")"
-    done
+}
+
+# What the machine that a node is has of the network as it starts: an address, and routes to the others' pods.
+attach() { # attach NODE
+  local node=$1 other
+  ip netns add "$lan-$node"
+  ip -n "$lan-$node" link set lo up
+  ip -n $lan link add "$node" type veth peer name eth0 netns "$lan-$node"
+  ip -n $lan link set "$node" master br0 up
+  ip -n "$lan-$node" addr add "$(node_ip "$node")/24" dev eth0
+  ip -n "$lan-$node" link set eth0 up
+  ip -n "$lan-$node" route add default via $gateway
+  ip netns exec "$lan-$node" sysctl -qw net.ipv4.ip_forward=1
+  for other in $names; do
+    [ "$other" = "$node" ] || ip -n "$lan-$node" route add "$(node_pods "$other")" via "$(node_ip "$other")"
   done
 }
 
@@ -129,6 +132,7 @@ END
 
 start() { # start NODE
   local node=$1
+  attach "$node"
   setsid bash -c '
     for controller in $2; do
       group=/sys/fs/cgroup/$controller/$3-$1
@@ -144,13 +148,19 @@ start() { # start NODE
   echo $! >"$state/$node.pid"
 }
 
-stop() { # stop NODE: nothing of it is told, or lives on
-  local processes
+# Nothing of it is told: its link goes first, then all stop at once, so that none acts on another's end. Its network, with
+# every rule in it, goes with it; what is on its disk stays.
+stop() { # stop NODE
+  local frozen=/sys/fs/cgroup/freezer/$lan-$1/freezer.state processes
+  ip -n $lan link del "$1" 2>/dev/null || true
+  { echo FROZEN >"$frozen"; } 2>/dev/null || true
   while processes=$(find /sys/fs/cgroup/memory/$lan-"$1" -name cgroup.procs -exec cat {} + 2>/dev/null) && [ -n "$processes" ]; do
     kill -9 $processes 2>/dev/null || true
+    { echo THAWED >"$frozen"; } 2>/dev/null || true
     sleep 0.2
   done
   find /sys/fs/cgroup/*/$lan-"$1" -depth -type d -exec rmdir {} + 2>/dev/null || true
+  ip netns del "$lan-$1" 2>/dev/null || true
 }
 
 enter() { # enter NODE COMMAND…
@@ -175,7 +185,6 @@ up)
   ;;
 down)
   for node in $names; do stop "$node"; done
-  for name in $names; do ip netns del "$lan-$name" 2>/dev/null || true; done
   ip netns del $lan 2>/dev/null || true
   rm -rf "$state"
   ;;

@@ -21,6 +21,7 @@ mod cluster;
 mod ctl;
 mod health;
 mod pods;
+mod power;
 mod proxy;
 mod removal;
 mod rights;
@@ -36,6 +37,7 @@ const MINIMUM: usize = 81
     + waypoint::CHECKS
     + rights::CHECKS
     + upgrade::CHECKS
+    + power::CHECKS
     + removal::CHECKS;
 const NAMESPACES: [&str; 3] = ["none", "sidecar", "ambient"];
 /// The nodes of the cluster.
@@ -86,6 +88,7 @@ enum Step {
     Survival,
     Upgrade,
     Health,
+    Power,
     Removal,
 }
 
@@ -129,6 +132,7 @@ async fn take(step: Step, cluster: &Cluster, report: &mut Report) -> anyhow::Res
         Step::Survival => survival::run(cluster, report).await?,
         Step::Upgrade => upgrade::run(cluster, report).await?,
         Step::Health => health::run(cluster, report).await,
+        Step::Power => power::run(cluster, report).await?,
         Step::Removal => removal::run(cluster, report).await?,
     }
     Ok(())

@@ -72,6 +72,12 @@ impl Cluster {
         Ok(String::from_utf8(output.stdout)?)
     }
 
+    /// Cuts a node's power, or gives it back.
+    pub(super) async fn power(&self, on: bool, node: &str) -> anyhow::Result<()> {
+        let command = [if on { "start" } else { "stop" }, node];
+        self.ask(LIMIT, &command, None).await.map(drop)
+    }
+
     pub(super) async fn kubectl(&self, arguments: &[&str]) -> anyhow::Result<String> {
         self.on("n1", &[&["kubectl"], arguments].concat(), None).await
     }

@@ -98,7 +98,8 @@ pub(super) async fn run(cluster: &Cluster, report: &mut Report) -> anyhow::Resul
     Ok(())
 }
 
-fn strict(namespace: &str) -> String {
+/// Nothing but the mesh is let into a namespace.
+pub(super) fn strict(namespace: &str) -> String {
     format!(
         "apiVersion: trefoil.dev/v1alpha1\nkind: PeerAuthentication\n\
          metadata: {{name: strict, namespace: {namespace}}}\nspec: {{mtls: Strict}}\n"
