@@ -13,6 +13,7 @@ use http_body_util::{BodyExt, Empty};
 use tokio::sync::mpsc;
 
 use crate::answer::Refusal;
+use crate::grpc::Messages;
 use crate::head::strip_ours;
 use crate::incoming::{Broken, Incoming};
 use crate::under_way::Passage;
@@ -65,6 +66,8 @@ struct State {
     touched: bool,
     ended: bool,
     received: u64,
+    /// Of a request of gRPC.
+    messages: Option<Messages>,
     mirrors: Vec<mpsc::Sender<Piece>>,
 }
 
@@ -86,8 +89,8 @@ impl Piece {
 }
 
 impl Source {
-    /// Of `body`, kept for other attempts where `keep`.
-    pub(crate) fn new(body: Incoming, keep: bool) -> Self {
+    /// Of `body`, kept for other attempts where `keep`, and of messages where it is `grpc`.
+    pub(crate) fn new(body: Incoming, keep: bool, grpc: bool) -> Self {
         let hint = body.size_hint();
         let state = State {
             ended: body.is_end_stream(),
@@ -97,6 +100,7 @@ impl Source {
             complete: keep,
             touched: false,
             received: 0,
+            messages: grpc.then(Messages::default),
             mirrors: Vec::new(),
         };
         Self {
@@ -142,6 +146,11 @@ impl Source {
         self.lock().received
     }
 
+    /// Messages of gRPC that came whole.
+    pub(crate) fn received_messages(&self) -> u64 {
+        self.lock().messages.as_ref().map_or(0, Messages::passed)
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -177,6 +186,9 @@ impl State {
         if let Piece::Data(data) = &piece {
             self.received += data.len() as u64;
             self.kept_bytes += data.len();
+            if let Some(messages) = &mut self.messages {
+                messages.pass(data);
+            }
         }
         self.copy(&piece);
         // Some readers stop at the last byte.

@@ -73,7 +73,11 @@ pub(crate) fn status(headers: &HeaderMap) -> Option<u16> {
     headers.get(GRPC_STATUS)?.to_str().ok()?.parse().ok()
 }
 
-/// Where in its messages a body is. Trailers may stand only between two of them.
+/// Bits of the first byte of a prefix that mean something: the message is compressed.
+const FLAGS: u8 = 1;
+
+/// Where in its messages a body is, and how many have passed whole. Trailers may stand only between two of them. After
+/// a prefix that is none, nothing of the rest is known.
 #[derive(Debug, Default)]
 pub(crate) struct Messages {
     prefix: [u8; PREFIX],
@@ -81,31 +85,41 @@ pub(crate) struct Messages {
     seen: usize,
     /// Bytes of the message that follow.
     left: usize,
+    passed: u64,
+    malformed: bool,
 }
 
 impl Messages {
     /// The next bytes.
     pub(crate) fn pass(&mut self, mut data: &[u8]) {
-        while !data.is_empty() {
+        while !data.is_empty() && !self.malformed {
             if self.left > 0 {
                 let skipped = self.left.min(data.len());
                 self.left -= skipped;
                 data = &data[skipped..];
+                self.passed += u64::from(self.left == 0);
                 continue;
             }
             self.prefix[self.seen] = data[0];
             data = &data[1..];
             self.seen += 1;
+            let [flags, length @ ..] = self.prefix;
+            self.malformed = flags & !FLAGS != 0;
             if self.seen == PREFIX {
-                let [_, length @ ..] = self.prefix;
                 self.left = u32::from_be_bytes(length) as usize;
                 self.seen = 0;
+                self.passed += u64::from(self.left == 0);
             }
         }
     }
 
+    /// How many have passed whole.
+    pub(crate) fn passed(&self) -> u64 {
+        self.passed
+    }
+
     /// Whether no message has begun that has not ended.
     pub(crate) fn between(&self) -> bool {
-        self.seen == 0 && self.left == 0
+        self.seen == 0 && self.left == 0 && !self.malformed
     }
 }

@@ -188,7 +188,7 @@ impl Connection {
             return Ok(response::Respond::redirect(status, &location));
         }
         let keep = asked.rule.as_ref().is_some_and(|rule| rule.retry.is_some());
-        let source = Source::new(body, keep);
+        let source = Source::new(body, keep, record.grpc);
         record.body = Some(source.clone());
         if let Some(rule) = &asked.rule {
             mirror::copies(self, &asked, rule, &source);

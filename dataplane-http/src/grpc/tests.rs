@@ -104,10 +104,53 @@ proptest! {
             let end = body.len().min(at + cut);
             messages.pass(&body[at..end]);
             prop_assert_eq!(messages.between(), ends.contains(&end), "at {}", end);
+            let passed = ends[1..].iter().filter(|one| **one <= end).count() as u64;
+            prop_assert_eq!(messages.passed(), passed, "at {}", end);
             at = end;
             if at == body.len() {
                 break;
             }
         }
+    }
+}
+
+/// Of a whole body: how many messages it holds, up to the first prefix that is none, and whether it ends with one.
+fn by_the_whole(mut body: &[u8]) -> (u64, bool) {
+    let mut passed = 0;
+    while let [flags, rest @ ..] = body {
+        let [a, b, c, d, rest @ ..] = rest else {
+            return (passed, false);
+        };
+        let length = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
+        if *flags > 1 || rest.len() < length {
+            return (passed, false);
+        }
+        passed += 1;
+        body = &rest[length..];
+    }
+    (passed, true)
+}
+
+proptest! {
+    #[test]
+    fn what_is_no_message_is_not_counted_however_it_is_cut(
+        messages in prop::collection::vec((prop_oneof![8 => 0_u8..2, 1 => any::<u8>()], 0_usize..40), 0..8),
+        rest in prop::collection::vec(any::<u8>(), 0..12),
+        cuts in prop::collection::vec(1_usize..16, 1..8),
+    ) {
+        let mut body = Vec::new();
+        for (flags, length) in messages {
+            body.push(flags);
+            body.extend((length as u32).to_be_bytes());
+            body.extend(vec![0; length]);
+        }
+        body.extend(rest);
+        let (mut messages, mut left, mut cuts) = (Messages::default(), body.as_slice(), cuts.iter().cycle());
+        while let (false, Some(cut)) = (left.is_empty(), cuts.next()) {
+            let (piece, rest) = left.split_at(left.len().min(*cut));
+            messages.pass(piece);
+            left = rest;
+        }
+        prop_assert_eq!((messages.passed(), messages.between()), by_the_whole(&body));
     }
 }

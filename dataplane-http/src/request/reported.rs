@@ -14,7 +14,7 @@ use trefoil_dataplane_core::telemetry::Layer;
 use super::attempts::Using;
 use crate::answer::Refusal;
 use crate::body::{BodyError, cut};
-use crate::grpc::{self, Messages};
+use crate::grpc;
 use crate::incoming::Incoming;
 use crate::telemetry::Record;
 use crate::under_way::Passage;
@@ -33,8 +33,8 @@ struct Passing {
     record: Record,
     passage: Arc<Passage>,
     until: Option<(Pin<Box<Sleep>>, &'static str)>,
-    /// Of gRPC, where trailers can say why it ends.
-    messages: Option<Messages>,
+    /// Trailers can say why it ends, between two messages of gRPC.
+    says: bool,
 }
 
 impl Reported {
@@ -50,7 +50,7 @@ impl Reported {
                 until: using
                     .until
                     .map(|(until, what)| (Box::pin(sleep_until(until)), what)),
-                messages: says.then(Messages::default),
+                says,
             }),
         };
         reported.ended();
@@ -69,7 +69,7 @@ impl Reported {
     /// like its end.
     fn broken(&mut self, refusal: Refusal) -> Option<Result<Frame<Bytes>, BodyError>> {
         let mut passing = self.passing.take()?;
-        let says = passing.messages.as_ref().is_some_and(Messages::between);
+        let says = passing.says && passing.record.sent_messages.between();
         if says {
             passing.record.grpc_status = Some(refusal.grpc_status());
         }
@@ -101,8 +101,8 @@ impl Passing {
     fn count(&mut self, frame: &Frame<Bytes>) {
         if let Some(data) = frame.data_ref() {
             self.record.sent += data.len() as u64;
-            if let Some(messages) = &mut self.messages {
-                messages.pass(data);
+            if self.record.grpc {
+                self.record.sent_messages.pass(data);
             }
         }
         if let Some(trailers) = frame.trailers_ref() {

@@ -62,6 +62,8 @@ pub(crate) struct Series {
     milliseconds: Histogram,
     request_bytes: Histogram,
     response_bytes: Histogram,
+    request_messages: AtomicU64,
+    response_messages: AtomicU64,
 }
 
 impl Default for Series {
@@ -72,6 +74,8 @@ impl Default for Series {
             milliseconds: histogram(),
             request_bytes: histogram(),
             response_bytes: histogram(),
+            request_messages: AtomicU64::new(0),
+            response_messages: AtomicU64::new(0),
         }
     }
 }
@@ -82,6 +86,11 @@ impl Series {
         self.milliseconds.observe(milliseconds);
         self.request_bytes.observe(received as f64);
         self.response_bytes.observe(sent as f64);
+    }
+
+    pub(super) fn count_messages(&self, received: u64, sent: u64) {
+        self.request_messages.fetch_add(received, Ordering::Relaxed);
+        self.response_messages.fetch_add(sent, Ordering::Relaxed);
     }
 }
 
@@ -121,6 +130,21 @@ impl Metrics {
         self.series.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn counter(
+        &self,
+        encoder: &mut DescriptorEncoder<'_>,
+        (name, help): (&str, &str),
+        has: fn(&Labels) -> bool,
+        of: fn(&Series) -> &AtomicU64,
+    ) -> fmt::Result {
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (labels, entry) in self.lock().iter().filter(|(labels, _)| has(labels)) {
+            let count = of(&entry.series).load(Ordering::Relaxed);
+            ConstCounter::new(count).encode(family.encode_family(labels)?)?;
+        }
+        Ok(())
+    }
+
     fn histogram(
         &self,
         encoder: &mut DescriptorEncoder<'_>,
@@ -137,12 +161,12 @@ impl Metrics {
 
 impl Collector for Metrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let mut family =
-            encoder.encode_descriptor("istio_requests", "Requests", None, MetricType::Counter)?;
-        for (labels, entry) in self.lock().iter() {
-            let count = entry.series.requests.load(Ordering::Relaxed);
-            ConstCounter::new(count).encode(family.encode_family(labels)?)?;
-        }
+        let named = ("istio_requests", "Requests");
+        self.counter(&mut encoder, named, |_| true, |series| &series.requests)?;
+        let named = ("istio_request_messages", "Messages of gRPC calls to servers");
+        self.counter(&mut encoder, named, is_grpc, |series| &series.request_messages)?;
+        let named = ("istio_response_messages", "Messages of gRPC calls to clients");
+        self.counter(&mut encoder, named, is_grpc, |series| &series.response_messages)?;
         let named = (
             "istio_request_duration_milliseconds",
             "From a request's beginning to its end",
@@ -153,4 +177,10 @@ impl Collector for Metrics {
         let named = ("istio_response_bytes", "Bytes of the bodies of responses");
         self.histogram(&mut encoder, named, |series| &series.response_bytes)
     }
+}
+
+fn is_grpc(labels: &Labels) -> bool {
+    labels
+        .iter()
+        .any(|(name, value)| *name == "request_protocol" && value == "grpc")
 }

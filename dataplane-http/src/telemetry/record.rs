@@ -14,6 +14,7 @@ use super::Metrics;
 use super::metrics::Series;
 use crate::answer::Refusal;
 use crate::body::Source;
+use crate::grpc::Messages;
 use crate::seam::{Downstream, Server};
 
 /// Series that one connection remembers; it begins anew with more.
@@ -138,6 +139,8 @@ pub(crate) struct Record {
     pub(crate) attempts: u32,
     pub(crate) body: Option<Source>,
     pub(crate) sent: u64,
+    /// Of a response of gRPC.
+    pub(crate) sent_messages: Messages,
     code: u16,
     pub(crate) grpc_status: Option<u16>,
     refused: Option<(Refusal, Layer)>,
@@ -163,6 +166,7 @@ impl Record {
             attempts: 0,
             body: None,
             sent: 0,
+            sent_messages: Messages::default(),
             code: 0,
             grpc_status: None,
             refused: None,
@@ -285,8 +289,11 @@ impl Drop for Record {
             flag: record.flag(),
         };
         let milliseconds = elapsed.as_secs_f64() * 1_000.0;
-        self.found
-            .series(&outcome)
-            .count(milliseconds, (received, record.sent));
+        let series = self.found.series(&outcome);
+        series.count(milliseconds, (received, record.sent));
+        if record.grpc {
+            let received = record.body.as_ref().map_or(0, Source::received_messages);
+            series.count_messages(received, record.sent_messages.passed());
+        }
     }
 }

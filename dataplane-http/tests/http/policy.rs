@@ -103,6 +103,8 @@ async fn a_path_is_denied_with_the_reason_however_it_is_spelled() {
     ] {
         assert!(denied.contains(part), "{denied}");
     }
+    let messages = metrics.lines().find(|line| line.contains("_messages_total{"));
+    assert_eq!(messages, None, "what is not gRPC has none");
     assert!(
         denied.contains("source_principal=\"spiffe://cluster.local/ns/shop/sa/web\""),
         "{denied}"

@@ -316,6 +316,7 @@ async fn a_grpc_call_that_is_no_longer_allowed_is_told_why() {
     let line = LINES.of(path).await;
     assert_eq!((&*line["grpc_status"], &*line["response_flags"]), ("7", "DENY"));
     assert_eq!(line["policy"], "shop/only");
+    assert_eq!(messages(&plane), [2, 2]);
 }
 
 #[tokio::test]
@@ -325,6 +326,19 @@ async fn within_a_message_a_grpc_call_is_reset() {
     plane.policies(&only(&["/shop.Cart/Other"]));
     let last = timeout(LONG, received.frame()).await.expect("cut").unwrap();
     assert!(last.is_err(), "{last:?}");
+    LINES.of("/shop.Cart/Half").await;
+    assert_eq!(messages(&plane), [0, 0]);
+}
+
+/// Messages of the one series of gRPC, by their direction.
+fn messages(plane: &Plane) -> [u64; 2] {
+    let metrics = plane.metrics();
+    ["istio_request_messages_total{", "istio_response_messages_total{"].map(|name| {
+        let line = metrics.lines().find(|line| line.starts_with(name));
+        let line = line.expect("a series");
+        assert!(line.contains("request_protocol=\"grpc\""), "{line}");
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    })
 }
 
 #[tokio::test]
