@@ -16,7 +16,9 @@ use trefoil_api::proto::istio::workload::AppProtocol;
 use trefoil_api::proto::trefoil::v1::{Isolation, Plane};
 
 use super::ObjectKey;
-pub use gateway::{Allowed, Gateway, GatewayClass, Listener, ReferenceGrant, RouteObject};
+pub use gateway::{
+    Allowed, Gateway, GatewayClass, Listener, ParametersReference, ReferenceGrant, RouteObject,
+};
 
 /// Labels.
 pub type Labels = BTreeMap<String, String>;

@@ -40,8 +40,8 @@ use routes::RouteKey;
 pub use routes::{RouteEntry, RouteKind};
 use snapshot::{Changes, Snapshot};
 pub use statuses::{ObjectStatus, StatusKind};
-pub use waypoints::Deployable;
 use waypoints::Waypoint;
+pub use waypoints::{Deployable, Hindrance};
 
 /// Namespace and name of an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -91,7 +91,7 @@ pub enum Change {
     /// A Gateway.
     Gateway(ObjectKey, Option<Gateway>),
     /// Why what a waypoint consists of cannot be made.
-    Hindered(ObjectKey, Option<String>),
+    Hindered(ObjectKey, Option<Hindrance>),
     /// A GatewayClass, by name.
     GatewayClass(String, Option<GatewayClass>),
     /// A route.
@@ -178,7 +178,7 @@ pub struct Index {
     peer_authentication: BTreeMap<ObjectKey, Entry<PeerAuthenticationSpec>>,
     gateways: BTreeMap<ObjectKey, Gateway>,
     gateway_classes: BTreeMap<String, GatewayClass>,
-    hindrances: BTreeMap<ObjectKey, String>,
+    hindrances: BTreeMap<ObjectKey, Hindrance>,
     routes: BTreeMap<RouteKey, RouteEntry>,
     grants: BTreeMap<ObjectKey, ReferenceGrant>,
     /// By node, then by uid of the pod. A node that never reported is absent.

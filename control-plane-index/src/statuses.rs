@@ -6,7 +6,7 @@ use trefoil_api::names::{GATEWAY_CONTROLLER, WAYPOINT_CLASS, port};
 
 use super::facts::Gateway;
 use super::services::hostname;
-use super::waypoints::{NotProgrammed, Use};
+use super::waypoints::{Hindrance, NotProgrammed, Use};
 use super::{Index, ObjectKey};
 
 /// The condition of a service that names a waypoint.
@@ -170,7 +170,7 @@ impl Index {
         let status = status.map(|(gateway, waypoint)| ObjectStatus {
             kind: StatusKind::Gateway,
             key: key.clone(),
-            wanted: gateway_status(gateway, &waypoint.programmed),
+            wanted: gateway_status(gateway, &waypoint.programmed, self.hindrances.get(key)),
             current: gateway.status.clone(),
         });
         self.keep_status(StatusKind::Gateway, key, status);
@@ -259,15 +259,22 @@ impl Index {
     }
 }
 
-fn gateway_status(gateway: &Gateway, programmed: &Result<ObjectKey, NotProgrammed>) -> Value {
+fn gateway_status(
+    gateway: &Gateway,
+    programmed: &Result<ObjectKey, NotProgrammed>,
+    hindrance: Option<&Hindrance>,
+) -> Value {
     let generation = gateway.generation;
-    let accepted = match programmed {
-        Err(error) if error.is_invalid() => {
+    let accepted = match (programmed, hindrance) {
+        (Err(error), _) if error.is_invalid() => {
             let reason = match error {
                 NotProgrammed::Listeners => "ListenersNotValid",
                 _ => "InvalidParameters",
             };
             condition("Accepted", false, reason, error.to_string(), generation)
+        }
+        (_, Some(Hindrance::Parameters(why))) => {
+            condition("Accepted", false, "InvalidParameters", why.as_str(), generation)
         }
         _ => {
             let fault = gateway.replicas().err();

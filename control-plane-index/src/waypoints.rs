@@ -11,7 +11,7 @@ use trefoil_api::Identity;
 use trefoil_api::names::{GATEWAY_CONTROLLER, WAYPOINT_CLASS, label, port};
 use trefoil_api::proto::istio::workload as message;
 
-use super::facts::{Allowed, Gateway, Labels, Pod, Service};
+use super::facts::{Allowed, Gateway, Labels, ParametersReference, Pod, Service};
 use super::services::hostname;
 use super::{Index, ObjectKey};
 
@@ -54,6 +54,25 @@ pub(super) enum NotProgrammed {
     Hindered(String),
 }
 
+/// Why a waypoint is not what its Gateway says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hindrance {
+    /// What it consists of cannot be made.
+    Objects(String),
+    /// Its parameters are not understood: what there is of it stays as it is.
+    Parameters(String),
+}
+
+impl Hindrance {
+    /// What is wrong.
+    #[must_use]
+    pub fn why(&self) -> &str {
+        match self {
+            Self::Objects(why) | Self::Parameters(why) => why,
+        }
+    }
+}
+
 /// A waypoint that is to have pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Deployable {
@@ -63,6 +82,8 @@ pub struct Deployable {
     pub uid: String,
     /// How many; none if that is not for its Gateway to say.
     pub replicas: Option<u32>,
+    /// What holds more of what its Gateway says of it.
+    pub parameters: Option<ParametersReference>,
     /// Its class is there, and ours.
     pub classed: bool,
 }
@@ -210,7 +231,7 @@ impl Index {
     fn own_service(&self, key: &ObjectKey, gateway: &Gateway) -> Result<ObjectKey, NotProgrammed> {
         let services = self.services_of_gateway.get(key);
         let hindered = |otherwise| match self.hindrances.get(key) {
-            Some(why) => NotProgrammed::Hindered(why.clone()),
+            Some(hindrance) => NotProgrammed::Hindered(hindrance.why().to_owned()),
             None => otherwise,
         };
         let service = services
@@ -241,6 +262,7 @@ impl Index {
                 key: key.clone(),
                 uid: gateway.uid.clone(),
                 replicas: gateway.replicas().unwrap_or_default(),
+                parameters: gateway.parameters.clone(),
                 classed,
             })
         })

@@ -1,7 +1,11 @@
-//! What a waypoint consists of on Kubernetes: a service account, a Service, a Deployment and what keeps an eviction
-//! from taking all of its pods at once, all of its Gateway's name, and gone with it. Pure.
+//! What a waypoint consists of on Kubernetes: a service account, a Service, a Deployment, what keeps an eviction from
+//! taking all of its pods at once, and an autoscaler where there are bounds for one; all of its Gateway's name, and gone
+//! with it. Pure.
+
+pub mod parameters;
 
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -11,6 +15,7 @@ use trefoil_api::names::{MANAGER, WAYPOINT_CONTAINER, label, port, uid};
 use trefoil_api::routes::GATEWAY_GROUP;
 
 use crate::plane_pod;
+use parameters::{Autoscaling, Parameters};
 use trefoil_control_plane_index::Deployable;
 
 #[cfg(test)]
@@ -52,7 +57,12 @@ pub enum Owner {
 
 /// The objects, in the order in which they are to be made.
 #[must_use]
-pub fn wanted(waypoint: &Deployable, settings: &Settings, trust_domain: &str) -> [Wanted; 4] {
+pub fn wanted(
+    waypoint: &Deployable,
+    parameters: &Parameters,
+    settings: &Settings,
+    trust_domain: &str,
+) -> Vec<Wanted> {
     let name = &waypoint.key.name;
     let labels = json!({ label::GATEWAY_NAME: name, label::MANAGED_BY: MANAGER });
     let selector = json!({ label::GATEWAY_NAME: name });
@@ -74,13 +84,15 @@ pub fn wanted(waypoint: &Deployable, settings: &Settings, trust_domain: &str) ->
         "strategy": { "type": "RollingUpdate", "rollingUpdate": { "maxSurge": 1, "maxUnavailable": 0 } },
         "template": {
             "metadata": { "labels": labels },
-            "spec": pod(waypoint, settings, trust_domain),
+            "spec": pod(waypoint, parameters, settings, trust_domain),
         },
     });
-    if let Some(replicas) = waypoint.replicas {
+    let replicas = waypoint.replicas.or(parameters.replicas);
+    // Where an autoscaler says it, nobody else does.
+    if let (Some(replicas), None) = (replicas, parameters.autoscaling) {
         deployment["replicas"] = replicas.into();
     }
-    [
+    let mut objects = vec![
         object(
             ApiResource::erase::<ServiceAccount>(&()),
             json!({ "automountServiceAccountToken": false }),
@@ -102,13 +114,40 @@ pub fn wanted(waypoint: &Deployable, settings: &Settings, trust_domain: &str) ->
             ApiResource::erase::<PodDisruptionBudget>(&()),
             json!({ "spec": { "maxUnavailable": 1, "selector": { "matchLabels": selector } } }),
         ),
-    ]
+    ];
+    objects.extend(parameters.autoscaling.map(|bounds| {
+        let spec = autoscaler(name, bounds);
+        object(autoscaler_kind(), json!({ "spec": spec }))
+    }));
+    objects
 }
 
-fn pod(waypoint: &Deployable, settings: &Settings, trust_domain: &str) -> Value {
+/// Of autoscalers.
+#[must_use]
+pub fn autoscaler_kind() -> ApiResource {
+    ApiResource::erase::<HorizontalPodAutoscaler>(&())
+}
+
+fn autoscaler(name: &str, bounds: Autoscaling) -> Value {
+    json!({
+        "scaleTargetRef": { "apiVersion": "apps/v1", "kind": "Deployment", "name": name },
+        "minReplicas": bounds.least,
+        "maxReplicas": bounds.most,
+        "metrics": [{
+            "type": "Resource",
+            "resource": {
+                "name": "cpu",
+                "target": { "type": "Utilization", "averageUtilization": bounds.cpu },
+            },
+        }],
+    })
+}
+
+fn pod(waypoint: &Deployable, parameters: &Parameters, settings: &Settings, trust_domain: &str) -> Value {
     let name = &waypoint.key.name;
     let mut arguments = plane_pod::arguments(trust_domain);
     arguments.extend([format!("--gateway={name}"), format!("--drain-deadline={DRAIN}")]);
+    arguments.extend(parameters.container.arguments());
     let mut ports = vec![json!({ "name": "mesh", "containerPort": port::HBONE, "protocol": "TCP" })];
     ports.extend(plane_pod::ports());
     let mut container = json!({
@@ -120,7 +159,7 @@ fn pod(waypoint: &Deployable, settings: &Settings, trust_domain: &str) -> Value 
         "readinessProbe": plane_pod::probe(3, 2),
         "lifecycle": { "preStop": { "sleep": { "seconds": LEAVE } } },
         "securityContext": plane_pod::security(uid::WAYPOINT),
-        "resources": { "requests": { "cpu": "50m", "memory": "64Mi" } },
+        "resources": parameters.container.resources("50m", "64Mi"),
         "volumeMounts": plane_pod::mounts(),
     });
     if let Some(policy) = &settings.pull_policy {

@@ -22,10 +22,23 @@ pub struct Gateway {
     pub listeners: Vec<Listener>,
     /// How many pods it is to have as a waypoint, as its annotation says it; none if it does not say.
     pub replicas: Option<String>,
+    /// What holds more of what it says as a waypoint.
+    pub parameters: Option<ParametersReference>,
     /// Generation.
     pub generation: i64,
     /// What its status says.
     pub status: Value,
+}
+
+/// An object of a Gateway's namespace that holds parameters (Gateway API, LocalParametersReference).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ParametersReference {
+    /// Its group; of the core, empty.
+    pub group: String,
+    /// Its kind.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
 }
 
 /// An annotation that is not a number.
@@ -114,6 +127,14 @@ impl From<&DynamicObject> for Gateway {
             serves: object.labels().get(label::WAYPOINT_FOR).cloned(),
             listeners: listeners.collect(),
             replicas: object.annotations().get(annotation::REPLICAS).cloned(),
+            parameters: spec
+                .pointer("/infrastructure/parametersRef")
+                .filter(|one| one.is_object())
+                .map(|one| ParametersReference {
+                    group: text(&one["group"]),
+                    kind: text(&one["kind"]),
+                    name: text(&one["name"]),
+                }),
             generation: object.metadata.generation.unwrap_or_default(),
             status: object.data["status"].clone(),
         }

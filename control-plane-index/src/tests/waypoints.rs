@@ -8,7 +8,7 @@ use trefoil_api::proto::trefoil::v1::Guard;
 use super::*;
 use crate::ObjectStatus;
 use crate::facts::{Allowed, Gateway, GatewayClass, Labels, Listener, Namespace};
-use crate::{Statement, StatusKind};
+use crate::{Hindrance, Statement, StatusKind};
 
 const SERVICE: &str = "shop/web.shop.svc.cluster.local";
 
@@ -438,7 +438,8 @@ fn what_hinders_a_waypoint_is_said_until_nothing_does_or_its_pods_are_ready() {
         let condition = status.expect("a status").wanted["conditions"][1].clone();
         ["reason", "message"].map(|field| condition[field].as_str().unwrap_or_default().to_owned())
     };
-    let hindered = |why: Option<&str>| Change::Hindered(key("w"), why.map(Into::into));
+    let hindered =
+        |why: Option<&str>| Change::Hindered(key("w"), why.map(|why| Hindrance::Objects(why.into())));
     let mut index = index(vec![
         Change::Gateway(key("w"), Some(gateway("service"))),
         hindered(Some("its name is taken")),
@@ -453,4 +454,27 @@ fn what_hinders_a_waypoint_is_said_until_nothing_does_or_its_pods_are_ready() {
         .for_each(|change| index.apply(change));
     index.flush();
     assert_eq!(programmed(&index)[0], "Programmed");
+}
+
+#[test]
+fn parameters_that_are_not_understood_are_said_and_change_nothing_of_what_there_is() {
+    let conditions = |index: &Index| {
+        let status = index.statuses().find(|one| one.kind == StatusKind::Gateway);
+        let wanted = status.expect("a status").wanted.clone();
+        [0, 1].map(|number| {
+            let condition = &wanted["conditions"][number];
+            ["status", "reason"].map(|field| condition[field].as_str().unwrap_or_default().to_owned())
+        })
+    };
+    let refused = Hindrance::Parameters("parameter replica is not known".into());
+    let mut index = index(waypoint("w", "service", "10.0.0.9", true));
+    index.apply(Change::Hindered(key("w"), Some(refused)));
+    index.flush();
+    assert_eq!(
+        conditions(&index),
+        [["False", "InvalidParameters"], ["True", "Programmed"]]
+    );
+    index.apply(Change::Hindered(key("w"), None));
+    index.flush();
+    assert_eq!(conditions(&index), [["True", "Accepted"], ["True", "Programmed"]]);
 }

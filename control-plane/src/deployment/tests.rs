@@ -1,7 +1,10 @@
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::ObjectMeta;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::parameters::Parameters;
 use super::{Owner, Settings, owner, wanted};
 use trefoil_control_plane_index::{Deployable, ObjectKey};
 
@@ -10,6 +13,7 @@ fn waypoint(replicas: Option<u32>) -> Deployable {
         key: ObjectKey::new("shop", "waypoint"),
         uid: "1234".into(),
         replicas,
+        parameters: None,
         classed: true,
     }
 }
@@ -21,16 +25,57 @@ fn settings(pull_policy: Option<&str>) -> Settings {
     }
 }
 
+fn objects(replicas: Option<u32>, parameters: &Parameters, pull_policy: Option<&str>) -> Vec<Value> {
+    let settings = settings(pull_policy);
+    let all = wanted(&waypoint(replicas), parameters, &settings, "cluster.local");
+    all.into_iter().map(|one| one.object).collect()
+}
+
+fn said(data: &[(&str, &str)]) -> Parameters {
+    let map = serde_json::from_value(json!({ "data": data.iter().copied().collect::<BTreeMap<_, _>>() }));
+    Parameters::read(&map.unwrap(), None).unwrap()
+}
+
+#[test]
+fn an_autoscaler_is_the_gateways_and_the_only_one_to_say_how_many_pods_there_are() {
+    let scaled = objects(
+        None,
+        &said(&[("autoscaling-min", "2"), ("autoscaling-max", "5")]),
+        None,
+    );
+    let [account, _, deployment, _, autoscaler] = scaled.as_slice() else {
+        panic!("{} objects", scaled.len());
+    };
+    assert_eq!(deployment["spec"].get("replicas"), None);
+    assert_eq!(autoscaler["kind"], "HorizontalPodAutoscaler");
+    assert_eq!(autoscaler["apiVersion"], "autoscaling/v2");
+    assert_eq!(autoscaler["metadata"], account["metadata"]);
+    let target = &autoscaler["spec"]["scaleTargetRef"];
+    assert_eq!([&target["kind"], &target["name"]], ["Deployment", "waypoint"]);
+    let bounds = ["minReplicas", "maxReplicas"].map(|bound| autoscaler["spec"][bound].clone());
+    assert_eq!(bounds, [2, 5]);
+}
+
+#[test]
+fn parameters_are_taken_and_the_gateways_own_word_on_replicas_goes_first() {
+    let parameters = said(&[("replicas", "3"), ("memory-limit", "1Gi"), ("log-level", "debug")]);
+    let spec = |replicas| objects(replicas, &parameters, None)[2]["spec"].clone();
+    assert_eq!([&spec(None)["replicas"], &spec(Some(4))["replicas"]], [3, 4]);
+    let container = spec(None)["template"]["spec"]["containers"][0].clone();
+    assert_eq!(container["resources"]["limits"], json!({"memory": "1Gi"}));
+    let arguments = container["args"].as_array().unwrap();
+    assert!(arguments.contains(&json!("--log-level=debug")), "{arguments:?}");
+}
+
 #[test]
 fn what_a_waypoint_consists_of() {
-    let objects = wanted(&waypoint(None), &settings(None), "cluster.local").map(|one| one.object);
+    let objects: Vec<_> = objects(None, &Parameters::default(), None);
     insta::assert_yaml_snapshot!(objects);
 }
 
 #[test]
 fn replicas_are_said_only_where_the_gateway_says_them() {
-    let spec =
-        |replicas| wanted(&waypoint(replicas), &settings(None), "cluster.local")[2].object["spec"].clone();
+    let spec = |replicas| objects(replicas, &Parameters::default(), None)[2]["spec"].clone();
     assert_eq!(spec(None).get("replicas"), None);
     assert_eq!(spec(Some(0))["replicas"], json!(0));
     assert_eq!(spec(Some(3))["replicas"], json!(3));
@@ -39,8 +84,7 @@ fn replicas_are_said_only_where_the_gateway_says_them() {
 #[test]
 fn the_image_is_pulled_as_the_operator_says() {
     let policy = |said| {
-        let [_, _, deployment, _] = wanted(&waypoint(None), &settings(said), "cluster.local");
-        deployment.object["spec"]["template"]["spec"]["containers"][0]["imagePullPolicy"].clone()
+        objects(None, &Parameters::default(), said)[2]["spec"]["template"]["spec"]["containers"][0]["imagePullPolicy"].clone()
     };
     assert_eq!(policy(None), json!(null));
     assert_eq!(policy(Some("Never")), json!("Never"));

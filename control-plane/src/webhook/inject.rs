@@ -81,7 +81,7 @@ pub(super) fn container(config: &Config<'_>) -> Value {
         "startupProbe": plane_pod::probe(600, 1),
         "readinessProbe": plane_pod::probe(3, 5),
         "securityContext": plane_pod::security(uid::SIDECAR),
-        "resources": config.overrides.resources(),
+        "resources": config.overrides.resources("20m", "32Mi"),
         "volumeMounts": plane_pod::mounts(),
     })
 }

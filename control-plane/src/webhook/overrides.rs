@@ -64,8 +64,8 @@ impl Overrides {
         })
     }
 
-    /// Arguments of the sidecar beside those of all.
-    pub(super) fn arguments(&self) -> Vec<String> {
+    /// Arguments of the proxy beside those of all.
+    pub(crate) fn arguments(&self) -> Vec<String> {
         let level = self.log_level.iter().map(|level| format!("--log-level={level}"));
         let threads = self
             .threads
@@ -74,10 +74,10 @@ impl Overrides {
         level.chain(threads).collect()
     }
 
-    /// The resources of the sidecar.
-    pub(super) fn resources(&self) -> Value {
+    /// The resources of the proxy, which asks for this much unless it is said otherwise.
+    pub(crate) fn resources(&self, cpu: &str, memory: &str) -> Value {
         let mut all: BTreeMap<&str, Map<String, Value>> = BTreeMap::new();
-        let usual = [(("requests", "cpu"), "20m"), (("requests", "memory"), "32Mi")];
+        let usual = [(("requests", "cpu"), cpu), (("requests", "memory"), memory)];
         let own = self
             .resources
             .iter()

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::facts::{Allowed, Gateway, GatewayClass, Labels, Listener, ReferenceGrant, RouteObject};
-use crate::{Change, ObjectKey, RouteKind};
+use crate::{Change, Hindrance, ObjectKey, RouteKind};
 
 /// Where waypoints may be.
 pub(in crate::tests) const WAYPOINTS: [(&str, &str); 3] = [("shop", "w"), ("shop", "x"), ("other", "w")];
@@ -106,7 +106,10 @@ pub(super) fn change() -> impl Strategy<Value = Change> {
             controller: controller.into(),
             ..GatewayClass::default()
         });
-    let hindrance = prop::option::of(Just("its name is taken".to_owned()));
+    let hindrance = prop::option::of(prop_oneof![
+        Just(Hindrance::Objects("its name is taken".into())),
+        Just(Hindrance::Parameters("they are not known".into())),
+    ]);
     prop_oneof![
         1 => (waypoint.clone(), hindrance).prop_map(|(key, why)| Change::Hindered(key, why)),
         4 => (waypoint, prop::option::weighted(0.8, gateway())).prop_map(|(key, facts)| Change::Gateway(key, facts)),

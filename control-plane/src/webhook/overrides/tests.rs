@@ -12,7 +12,7 @@ fn without_annotations_a_sidecar_is_like_all() {
     assert_eq!(usual, Overrides::default());
     assert!(usual.arguments().is_empty());
     assert_eq!(
-        usual.resources(),
+        usual.resources("20m", "32Mi"),
         json!({"requests": {"cpu": "20m", "memory": "32Mi"}})
     );
 }
@@ -27,7 +27,7 @@ fn what_is_said_is_taken_over_and_nothing_else_changes() {
     ])
     .expect("understood");
     assert_eq!(
-        own.resources(),
+        own.resources("20m", "32Mi"),
         json!({"requests": {"cpu": "0.5"}, "limits": {"memory": "128Mi"}})
     );
     assert_eq!(
