@@ -16,9 +16,10 @@ use crate::report::Report;
 
 mod admission;
 mod lifetime;
+mod parameters;
 
 /// How many checks it makes.
-pub(super) const CHECKS: usize = 16 + admission::CHECKS + lifetime::CHECKS;
+pub(super) const CHECKS: usize = 16 + admission::CHECKS + parameters::CHECKS + lifetime::CHECKS;
 /// How long what was applied may take to be in force everywhere.
 const SOON: Duration = Duration::from_secs(20);
 const CLIENTS: [&str; 3] = ["none", "sidecar", "ambient"];
@@ -101,6 +102,7 @@ pub(super) async fn run(cluster: &Cluster, report: &mut Report) -> anyhow::Resul
     routes(cluster, report, web).await?;
     policies(cluster, report, web).await?;
     admission::run(cluster, report).await?;
+    parameters::run(cluster, report, web).await?;
     lifetime::run(cluster, report, web).await?;
     cluster
         .kubectl(&["delete", "--wait=false", "namespace", "shop"])
@@ -198,7 +200,8 @@ async fn made(cluster: &Cluster) -> anyhow::Result<String> {
 
 /// What is there of waypoints in the namespace.
 async fn objects(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
-    let kinds = "deployments,replicasets,services,serviceaccounts,pods,poddisruptionbudgets";
+    let kinds =
+        "deployments,replicasets,services,serviceaccounts,pods,poddisruptionbudgets,horizontalpodautoscalers";
     let label = "gateway.networking.k8s.io/gateway-name";
     let said = cluster
         .kubectl(&["get", kinds, "-n", "shop", "-l", label, "-o", "name"])
