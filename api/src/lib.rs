@@ -6,6 +6,7 @@ pub mod exclusions;
 pub mod identity;
 pub mod mesh_config;
 pub mod names;
+pub mod network_policy;
 pub mod path;
 pub mod plane;
 pub mod policy;
