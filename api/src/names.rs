@@ -61,6 +61,8 @@ pub mod extension {
     pub const GUARD: &str = "trefoil.dev/guard";
     /// `trefoil.v1.HttpRequestMatch`, of matches in policies.
     pub const HTTP: &str = "trefoil.dev/http";
+    /// `trefoil.v1.Network`.
+    pub const NETWORK: &str = "trefoil.dev/network";
     /// `trefoil.v1.Placement`.
     pub const PLACEMENT: &str = "trefoil.dev/placement";
 }

@@ -1,11 +1,12 @@
 //! NetworkPolicies (`networking.k8s.io/v1`), as far as they say what may come into a pod: the verdict on one TCP
-//! connection, by the application's port, whatever port it was carried to. Selectors are resolved before: a client
-//! is judged by the groups that it is in. It never decides who a client is, and never reads an object.
+//! connection, by the application's port, whatever port it was carried to. Selectors and the names of ports are
+//! resolved before: a client is judged by the groups that it is in. It never decides who a client is, and never
+//! reads an object.
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
@@ -25,9 +26,9 @@ pub struct Policy {
 pub struct Rule {
     /// Of which a client must be one; none: everybody.
     pub peers: Vec<Peer>,
-    /// One of which must be dialled; none: every port. (A rule of nothing but other protocols than TCP is no rule:
-    /// whoever reads the object leaves it out.)
-    pub ports: Vec<Port>,
+    /// One of which must be dialled; none: every port. (A rule of nothing but other protocols than TCP, or ports that
+    /// the pod does not have, is no rule: whoever reads the object leaves it out.)
+    pub ports: Vec<RangeInclusive<u16>>,
 }
 
 /// Who may come.
@@ -42,26 +43,6 @@ pub enum Peer {
         /// but these.
         except: Vec<IpNet>,
     },
-}
-
-/// Where they may go.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Port {
-    /// Ports by number.
-    Numbers(RangeInclusive<u16>),
-    /// The port of the selected pod that has this name.
-    Named(String),
-}
-
-/// A pod, as the server of a connection.
-#[derive(Clone, Copy, Debug)]
-pub struct Server<'a> {
-    /// Its addresses.
-    pub addresses: &'a [IpAddr],
-    /// Addresses of its node, whose traffic no policy keeps away.
-    pub node: &'a [IpAddr],
-    /// Its containers' TCP ports by name.
-    pub ports: &'a BTreeMap<String, u16>,
 }
 
 /// A client.
@@ -85,23 +66,23 @@ pub struct Refused {
     pub port: u16,
 }
 
-/// Whether the policies that select a server let a client in to a port of its application: all of them together say
-/// what may come in, and where there are none, everything may. No policy keeps a pod from itself, or its node from it.
+/// Whether the policies that select a server with these addresses let a client in to a port of its application: all
+/// of them together say what may come in, and where there are none, everything may. No policy keeps a pod from itself.
 pub fn admit<'p>(
     selecting: impl IntoIterator<Item = &'p Policy>,
-    server: &Server<'_>,
+    server: &[IpAddr],
     client: &Client<'_>,
     port: u16,
 ) -> Result<(), Refused> {
     let address = client.address.to_canonical();
     let mut names = Vec::new();
     for policy in selecting {
-        if policy.rules.iter().any(|rule| rule.admits(server, client, port)) {
+        if policy.rules.iter().any(|rule| rule.admits(client, port)) {
             return Ok(());
         }
         names.push(policy.name.clone());
     }
-    if names.is_empty() || server.addresses.contains(&address) || server.node.contains(&address) {
+    if names.is_empty() || server.contains(&address) {
         return Ok(());
     }
     Err(Refused {
@@ -112,14 +93,10 @@ pub fn admit<'p>(
 }
 
 impl Rule {
-    fn admits(&self, server: &Server<'_>, client: &Client<'_>, port: u16) -> bool {
+    fn admits(&self, client: &Client<'_>, port: u16) -> bool {
         let of_peer = |peer: &Peer| peer.is(client);
-        let of_port = |one: &Port| match one {
-            Port::Numbers(range) => range.contains(&port),
-            Port::Named(name) => server.ports.get(name) == Some(&port),
-        };
         (self.peers.is_empty() || self.peers.iter().any(of_peer))
-            && (self.ports.is_empty() || self.ports.iter().any(of_port))
+            && (self.ports.is_empty() || self.ports.iter().any(|range| range.contains(&port)))
     }
 }
 

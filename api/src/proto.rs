@@ -20,6 +20,8 @@ pub mod type_url {
     pub const HTTP_REQUEST_MATCH: &str = "type.googleapis.com/trefoil.v1.HttpRequestMatch";
     /// Workload extension: which plane serves it.
     pub const PLACEMENT: &str = "type.googleapis.com/trefoil.v1.Placement";
+    /// Workload extension: what NetworkPolicies say of it.
+    pub const NETWORK: &str = "type.googleapis.com/trefoil.v1.Network";
     /// Workload extension: its guard.
     pub const GUARD: &str = "type.googleapis.com/trefoil.v1.Guard";
 }

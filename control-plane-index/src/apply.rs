@@ -34,11 +34,7 @@ impl Index {
             Change::Pod(key, facts) => self.apply_pod(key, facts),
             Change::Service(key, facts) => self.apply_service(key, facts),
             Change::Slice(key, facts) => self.apply_slice(key, facts),
-            Change::NetworkPolicy(key, facts) => {
-                if replace(&mut self.network_policies, key.clone(), facts) {
-                    self.mark_namespace(&key.namespace);
-                }
-            }
+            Change::NetworkPolicy(key, facts) => self.apply_network_policy(key, facts),
             Change::Authorization(key, object) => self.apply_authorization(key, object),
             Change::PeerAuthentication(key, object) => self.apply_peer_authentication(key, object),
             Change::Gateway(key, facts) => {

@@ -1,13 +1,14 @@
 //! What of the objects the index looks at: small, comparable, and all that is kept of them in memory.
 
 mod gateway;
+mod network;
+mod selector;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::networking::v1 as networking;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
@@ -19,6 +20,8 @@ use super::ObjectKey;
 pub use gateway::{
     Allowed, Gateway, GatewayClass, Listener, ParametersReference, ReferenceGrant, RouteObject,
 };
+pub use network::{Group, NetworkPolicy, Peer, Place, Ports, Rule};
+pub use selector::Selector;
 
 /// Labels.
 pub type Labels = BTreeMap<String, String>;
@@ -64,6 +67,8 @@ pub struct Pod {
     pub owner: Option<(String, String)>,
     /// What its annotation says redirects it.
     pub redirection: Option<Plane>,
+    /// TCP ports of its containers that have a name.
+    pub ports: Vec<(String, u16)>,
 }
 
 /// Of a service.
@@ -124,13 +129,6 @@ pub struct Endpoint {
     pub node: String,
     /// Zone; empty if unknown.
     pub zone: String,
-}
-
-/// Of a network policy.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct NetworkPolicy {
-    /// Which pods.
-    pub selector: LabelSelector,
 }
 
 /// Of a policy of the mesh's own kinds.
@@ -220,6 +218,7 @@ impl From<&core::Pod> for Pod {
                 let owner = owners.iter().find(|owner| owner.controller == Some(true))?;
                 Some((owner.kind.clone(), owner.name.clone()))
             }),
+            ports: spec.map(named_ports).unwrap_or_default(),
             redirection: redirection.and_then(|value| match value.as_str() {
                 "node" => Some(Plane::Node),
                 "sidecar" => Some(Plane::Sidecar),
@@ -228,6 +227,20 @@ impl From<&core::Pod> for Pod {
             }),
         }
     }
+}
+
+/// Of containers that run as long as the pod does.
+fn named_ports(spec: &core::PodSpec) -> Vec<(String, u16)> {
+    let beside = spec.init_containers.iter().flatten();
+    let beside = beside.filter(|one| one.restart_policy.as_deref() == Some("Always"));
+    let ports = spec
+        .containers
+        .iter()
+        .chain(beside)
+        .flat_map(|one| one.ports.iter().flatten());
+    let tcp = ports.filter(|port| matches!(port.protocol.as_deref(), None | Some("TCP")));
+    tcp.filter_map(|port| Some((port.name.clone()?, u16::try_from(port.container_port).ok()?)))
+        .collect()
 }
 
 impl Pod {
@@ -358,23 +371,6 @@ impl From<&EndpointSlice> for Slice {
             ports: ports.collect(),
             endpoints: endpoints.collect(),
         }
-    }
-}
-
-impl From<&networking::NetworkPolicy> for NetworkPolicy {
-    fn from(object: &networking::NetworkPolicy) -> Self {
-        let selector = object.spec.as_ref().and_then(|spec| spec.pod_selector.clone());
-        Self {
-            selector: selector.unwrap_or_default(),
-        }
-    }
-}
-
-impl NetworkPolicy {
-    /// Whether it selects a pod of its namespace.
-    #[must_use]
-    pub fn selects(&self, labels: &Labels) -> bool {
-        selector_selects(&self.selector, labels)
     }
 }
 

@@ -5,6 +5,7 @@
 mod apply;
 pub mod facts;
 mod guards;
+mod network;
 mod policies;
 mod relation;
 mod report;
@@ -33,6 +34,7 @@ use facts::{
     Gateway, GatewayClass, Namespace, NetworkPolicy, Node, Pod, PolicyObject, ReferenceGrant, RouteObject,
     Service, Slice,
 };
+use network::Groups;
 use policies::Entry;
 use relation::{Findings, Relation};
 pub use report::{PolicyKind, PolicyReport, Statement};
@@ -174,6 +176,8 @@ pub struct Index {
     services: BTreeMap<ObjectKey, Service>,
     slices: BTreeMap<ObjectKey, Slice>,
     network_policies: BTreeMap<ObjectKey, NetworkPolicy>,
+    /// That they name.
+    groups: Groups,
     authorization: BTreeMap<ObjectKey, Entry<AuthorizationPolicySpec>>,
     peer_authentication: BTreeMap<ObjectKey, Entry<PeerAuthenticationSpec>>,
     gateways: BTreeMap<ObjectKey, Gateway>,
@@ -254,6 +258,7 @@ impl Index {
             services: BTreeMap::new(),
             slices: BTreeMap::new(),
             network_policies: BTreeMap::new(),
+            groups: Groups::new(),
             authorization: BTreeMap::new(),
             peer_authentication: BTreeMap::new(),
             gateways: BTreeMap::new(),

@@ -2,6 +2,7 @@
 //! exactly what differs.
 
 mod model;
+mod network;
 mod routes;
 mod waypoints;
 

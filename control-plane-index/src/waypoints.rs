@@ -288,7 +288,8 @@ impl Index {
         Some(choice.waypoint)
     }
 
-    fn labels_of(&self, namespace: &str) -> &Labels {
+    /// The labels of a namespace; of one that is not known, none.
+    pub(super) fn labels_of(&self, namespace: &str) -> &Labels {
         static NONE: Labels = Labels::new();
         self.namespaces.get(namespace).map_or(&NONE, |one| &one.labels)
     }

@@ -9,7 +9,7 @@ use trefoil_api::proto::istio::workload as message;
 use trefoil_api::proto::trefoil::v1::{Placement, Plane};
 use trefoil_api::proto::type_url;
 
-use super::apply::{in_namespace, put};
+use super::apply::put;
 use super::facts::{Endpoint, Pod, Slice};
 use super::guards::Guarding;
 use super::services::{alias, hostname, octets, resource_name};
@@ -208,6 +208,7 @@ impl Index {
             },
             extensions: std::iter::once(self.placement(key, pod, plane))
                 .chain(guarding.extension())
+                .chain(self.network(key, pod))
                 .collect(),
             waypoint: guarding.dialled.clone(),
             ..message::Workload::default()
@@ -232,12 +233,10 @@ impl Index {
 
     fn placement(&self, key: &ObjectKey, pod: &Pod, plane: Plane) -> message::Extension {
         let isolation = self.namespaces.get(&key.namespace).map(|one| one.isolation());
-        let selected = in_namespace(&self.network_policies, &key.namespace)
-            .any(|(_, policy)| policy.selects(&pod.labels));
         let placement = Placement {
             plane: plane.into(),
             isolation: isolation.unwrap_or_default().into(),
-            network_policy_selected: selected,
+            network_policy_selected: self.is_network_selected(key, pod),
             pod_uid: pod.uid.clone(),
         };
         message::Extension {

@@ -1,9 +1,12 @@
 //! The decision whether a connection may reach a workload. [`Authorized`] is made only here, from a [`Peer`];
 //! connecting to an application demands one. It reads nothing but what it is given.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use trefoil_api::Identity;
+use trefoil_api::network_policy::{Client, Refused, admit};
 use trefoil_api::policy::{Asked, Connection, Reason, Verdict, audit, evaluate};
 
 use crate::guard::forwarded_by;
@@ -51,6 +54,9 @@ pub enum Denied {
     /// Policies were never received: nothing can be decided.
     #[error("policies have not been received yet: closed until they are")]
     NotSynced,
+    /// The NetworkPolicies that select the workload do not let it in.
+    #[error("{0}")]
+    Network(Refused),
     /// The workload's guard is closed.
     #[error("closed: {0}")]
     Closed(String),
@@ -63,6 +69,7 @@ impl Denied {
         match self {
             Self::Policy(Reason::Matched(policy) | Reason::Unknown(policy)) => Some(policy),
             Self::Policy(Reason::NoneMatched(policies)) => policies.first().map(String::as_str),
+            Self::Network(refused) => refused.names.first().map(String::as_str),
             Self::Policy(Reason::NoPolicy | Reason::Enforced(_)) | Self::NotSynced | Self::Closed(_) => None,
         }
     }
@@ -88,7 +95,8 @@ impl Allowed {
 }
 
 /// Decides whether `peer`, from the address `source`, may reach `destination` of the workload `server`, with what is
-/// asked there. Whom the server's own guard forwards it has decided about already.
+/// asked there. Whom the server's own guard forwards it has decided about already, but for NetworkPolicies, which see
+/// the client that it forwards. What came as plaintext has passed the network plugin, at the application's own port.
 pub fn authorize(
     store: &Store,
     peer: &Peer,
@@ -97,6 +105,9 @@ pub fn authorize(
     destination: SocketAddr,
     asked: Asked<'_>,
 ) -> Result<Authorized, Denied> {
+    if *peer != Peer::Unauthenticated {
+        let_in(store, peer.identity(), server, source, destination.port())?;
+    }
     let Allowed { reason, audit } = match &server.guard {
         Some(Guard::Waypoint { identity, .. }) if forwarded_by(peer, identity) && store.policies_known() => {
             Allowed::by_guard(identity)
@@ -108,6 +119,29 @@ pub fn authorize(
         audit,
         destination,
     })
+}
+
+/// What NetworkPolicies say of a client that comes by a tunnel: by the application's port, as they are written. Its
+/// address tells which pod it is, unless that one is known to be somebody else.
+pub(crate) fn let_in(
+    store: &Store,
+    client: Option<&Identity>,
+    server: &Workload,
+    source: IpAddr,
+    port: u16,
+) -> Result<(), Denied> {
+    if server.network_policies.is_empty() {
+        return Ok(());
+    }
+    let address = source.to_canonical();
+    let is_it = |one: &Arc<Workload>| client.is_none_or(|identity| one.identity == *identity);
+    let pod = store.workload_at(address).filter(is_it);
+    let nobody = BTreeSet::new();
+    let client = Client {
+        address,
+        groups: pod.as_ref().map_or(&nobody, |pod| &pod.groups),
+    };
+    admit(&server.network_policies, &server.addresses, &client, port).map_err(Denied::Network)
 }
 
 /// What is decided about a client that is who it is said to be.

@@ -64,7 +64,7 @@ impl Refusal {
             Self::Head(_) | Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::NoRoute(_) => StatusCode::NOT_FOUND,
             Self::NoBackend(_) => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Denied(Denied::Policy(_)) => StatusCode::FORBIDDEN,
+            Self::Denied(Denied::Policy(_) | Denied::Network(_)) => StatusCode::FORBIDDEN,
             Self::Open(failure) if failure.flag == Flag::Deny => StatusCode::FORBIDDEN,
             Self::Broken(_) => StatusCode::BAD_GATEWAY,
             Self::TimedOut(_) => StatusCode::GATEWAY_TIMEOUT,

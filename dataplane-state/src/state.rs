@@ -7,6 +7,7 @@ mod convert;
 #[path = "state/tests/fixtures.rs"]
 #[allow(clippy::expect_used)]
 pub mod fixtures;
+mod network;
 mod policies;
 mod settings;
 mod snapshot;
@@ -15,11 +16,12 @@ mod store;
 mod tests;
 mod unread;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use serde::Serialize;
 use trefoil_api::Identity;
+use trefoil_api::network_policy::Policy as NetworkPolicy;
 use trefoil_api::proto::trefoil::v1 as extension;
 
 pub use convert::Malformed;
@@ -62,6 +64,10 @@ pub struct Workload {
     pub waypoint: Option<String>,
     /// What its traffic must have passed, if anything, however it came.
     pub guard: Option<Guard>,
+    /// As a client: the groups of NetworkPolicies' peers that it is in.
+    pub groups: BTreeSet<String>,
+    /// As a server: the NetworkPolicies that select it and are about what comes in.
+    pub network_policies: Vec<NetworkPolicy>,
     /// Whether it may be chosen as an endpoint.
     pub healthy: bool,
     /// It shares the address of its node, so its address does not tell it.

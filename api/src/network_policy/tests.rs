@@ -1,9 +1,10 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use proptest::prelude::*;
 
-use super::{Client, Peer, Policy, Port, Rule, Server, admit};
+use super::{Client, Peer, Policy, Rule, admit};
 
 fn policy(name: &str, rules: Vec<Rule>) -> Policy {
     Policy {
@@ -12,7 +13,7 @@ fn policy(name: &str, rules: Vec<Rule>) -> Policy {
     }
 }
 
-fn rule(peers: Vec<Peer>, ports: Vec<Port>) -> Rule {
+fn rule(peers: Vec<Peer>, ports: Vec<RangeInclusive<u16>>) -> Rule {
     Rule { peers, ports }
 }
 
@@ -27,29 +28,21 @@ fn net(within: &str, except: &[&str]) -> Peer {
     }
 }
 
-/// A client in group `web` at 10.0.1.2, and one that is no pod at `address`; to a server at 10.0.0.1 whose node is
-/// 192.0.2.1 and whose port 8080 is named `http`.
+/// A client in groups at `address`; to a server at 10.0.0.1.
 fn admitted(policies: &[Policy], address: &str, groups: &[&str], port: u16) -> Result<(), String> {
-    let (own, node): (IpAddr, IpAddr) = ("10.0.0.1".parse().unwrap(), "192.0.2.1".parse().unwrap());
-    let ports = BTreeMap::from([("http".to_owned(), 8080)]);
+    let own: IpAddr = "10.0.0.1".parse().unwrap();
     let groups: BTreeSet<String> = groups.iter().map(|one| (*one).to_owned()).collect();
-    let server = Server {
-        addresses: &[own],
-        node: &[node],
-        ports: &ports,
-    };
     let client = Client {
         address: address.parse().unwrap(),
         groups: &groups,
     };
-    admit(policies, &server, &client, port).map_err(|refused| refused.to_string())
+    admit(policies, &[own], &client, port).map_err(|refused| refused.to_string())
 }
 
 #[test]
 fn what_is_let_in() {
-    let web = || rule(vec![group("web")], vec![Port::Numbers(8080..=8080)]);
-    let named = || rule(vec![], vec![Port::Named("http".into())]);
-    let range = || rule(vec![], vec![Port::Numbers(8000..=9000)]);
+    let web = || rule(vec![group("web")], vec![8080..=8080]);
+    let range = || rule(vec![], vec![8000..=9000]);
     let block = || rule(vec![net("10.0.0.0/8", &["10.0.1.0/24"])], vec![]);
     for (rules, address, groups, port, expected, why) in [
         (
@@ -86,15 +79,6 @@ fn what_is_let_in() {
             "a tunnel's port is none of the application",
         ),
         (vec![web()], "10.0.1.2", &["db"], 8080, false, "no peer"),
-        (vec![named()], "10.0.1.2", &[], 8080, true, "a port by its name"),
-        (
-            vec![named()],
-            "10.0.1.2",
-            &[],
-            8081,
-            false,
-            "another than the named one",
-        ),
         (vec![range()], "10.0.1.2", &[], 9000, true, "the end of a range"),
         (vec![range()], "10.0.1.2", &[], 9001, false, "beyond a range"),
         (vec![block()], "10.2.0.1", &[], 80, true, "an address of a block"),
@@ -109,7 +93,7 @@ fn what_is_let_in() {
         ),
         (vec![web(), block()], "10.2.0.1", &[], 80, true, "any rule"),
         (vec![], "10.0.0.1", &[], 80, true, "itself"),
-        (vec![], "192.0.2.1", &[], 80, true, "its node"),
+        (vec![], "192.0.2.1", &[], 80, false, "another"),
     ] {
         let verdict = admitted(&[policy("p", rules)], address, groups, port);
         assert_eq!(verdict.is_ok(), expected, "{why}: {verdict:?}");
@@ -130,10 +114,7 @@ fn rules() -> impl Strategy<Value = Vec<Rule>> {
         "[ab]".prop_map(Peer::Group),
         Just(net("10.0.0.0/8", &["10.0.1.0/24"])),
     ];
-    let port = prop_oneof![
-        (1u16..4, 1u16..4).prop_map(|(first, last)| Port::Numbers(first..=last)),
-        Just(Port::Named("http".into())),
-    ];
+    let port = (1u16..4, 1u16..4).prop_map(|(first, last)| first..=last);
     let peers = prop::collection::vec(peer, 0..3);
     let ports = prop::collection::vec(port, 0..3);
     prop::collection::vec((peers, ports).prop_map(|(peers, ports)| rule(peers, ports)), 0..3)

@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use proptest::prelude::*;
-use serde_json::json;
+use serde_json::{Value, json};
 use trefoil_api::crd;
 use trefoil_api::mesh_config::MeshConfig;
 use trefoil_api::proto::trefoil::v1::{Plane, PodPlacement};
@@ -159,6 +158,7 @@ fn pod() -> impl Strategy<Value = Pod> {
         .prop_map(
             |((uid, account), labels, addresses, node, (host_network, terminal, ready, redirection))| Pod {
                 uid: uid.into(),
+                ports: vec![("web".into(), 8080)],
                 labels,
                 addresses: addresses.into_iter().collect(),
                 node,
@@ -287,6 +287,20 @@ fn config() -> impl Strategy<Value = String> {
     .prop_map(String::from)
 }
 
+/// The `spec` of one about pods of its own namespace, or of those with some isolation; or not understood.
+fn network_policy() -> impl Strategy<Value = Value> {
+    let isolation = prop::sample::select(&["shared", "namespace"][..]);
+    let port = prop::sample::select(vec![json!(80), json!("web"), json!(0)]);
+    (labels(), labels(), prop::option::of(isolation), port).prop_map(|(pods, peers, isolation, port)| {
+        let mut peer = json!({ "podSelector": { "matchLabels": peers } });
+        if let Some(isolation) = isolation {
+            peer["namespaceSelector"] = json!({ "matchLabels": { "trefoil.dev/isolation": isolation } });
+        }
+        let ingress = json!([{ "from": [peer], "ports": [{ "port": port }] }]);
+        json!({ "podSelector": { "matchLabels": pods }, "ingress": ingress })
+    })
+}
+
 pub(super) fn change() -> impl Strategy<Value = Change> {
     let namespaces = prop::sample::select(&["shop", "other"][..]).prop_map(String::from);
     let isolation = prop::sample::select(&["shared", "namespace"][..]);
@@ -299,19 +313,16 @@ pub(super) fn change() -> impl Strategy<Value = Change> {
         zone: zone.into(),
         ..Node::default()
     });
-    let network = labels().prop_map(|labels| NetworkPolicy {
-        selector: LabelSelector {
-            match_labels: Some(labels),
-            ..LabelSelector::default()
-        },
-    });
     prop_oneof![
         1 => (namespaces, prop::option::of(isolation)).prop_map(|(name, facts)| Change::Namespace(name, facts)),
         1 => (node(), prop::option::of(zone)).prop_map(|(name, facts)| Change::Node(name, facts)),
         4 => (key(), prop::option::weighted(0.8, pod())).prop_map(|(key, facts)| Change::Pod(key, facts)),
         2 => (key(), prop::option::weighted(0.8, service())).prop_map(|(key, facts)| Change::Service(key, facts)),
         3 => (key(), prop::option::weighted(0.8, slice())).prop_map(|(key, facts)| Change::Slice(key, facts)),
-        1 => (key(), prop::option::of(network)).prop_map(|(key, facts)| Change::NetworkPolicy(key, facts)),
+        2 => (key(), prop::option::of(network_policy())).prop_map(|(key, spec)| {
+            let facts = spec.map(|spec| NetworkPolicy::read(&key.namespace, &spec));
+            Change::NetworkPolicy(key, facts)
+        }),
         3 => (key(), prop::option::weighted(0.8, authorization())).prop_map(|(key, one)| Change::Authorization(key, one)),
         3 => (key(), prop::option::weighted(0.8, peer_authentication())).prop_map(|(key, one)| Change::PeerAuthentication(key, one)),
         8 => gateway::change(),

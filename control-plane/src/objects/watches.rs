@@ -19,7 +19,7 @@ use trefoil_api::names::{MESH_CONFIG, MESH_CONFIG_KEY, MESH_NAMESPACE};
 use trefoil_api::routes::GATEWAY_GROUP;
 
 use super::Event;
-use trefoil_control_plane_index::facts::PolicyObject;
+use trefoil_control_plane_index::facts::{self, PolicyObject};
 use trefoil_control_plane_index::{Change, Kind, ObjectKey, RouteKind};
 
 pub(super) fn start(client: &Client, events: &mpsc::Sender<Event>, stop: &CancellationToken) {
@@ -44,10 +44,12 @@ pub(super) fn start(client: &Client, events: &mpsc::Sender<Event>, stop: &Cancel
     all.typed::<EndpointSlice>(Kind::Slice, |key, object| {
         Change::Slice(key, object.as_ref().map(Into::into))
     });
-    all.typed::<NetworkPolicy>(Kind::NetworkPolicy, |key, object| {
-        Change::NetworkPolicy(key, object.as_ref().map(Into::into))
-    });
     // Read as they are: one that is malformed must not hide the others.
+    all.read::<NetworkPolicy>(Kind::NetworkPolicy, |key, object| {
+        let read = |object: DynamicObject| facts::NetworkPolicy::read(&key.namespace, &object.data["spec"]);
+        let facts = object.map(read);
+        Change::NetworkPolicy(key, facts)
+    });
     all.policies::<AuthorizationPolicy>(Kind::Authorization, Change::Authorization);
     all.policies::<PeerAuthentication>(Kind::PeerAuthentication, Change::PeerAuthentication);
     all.gateways("v1", "Gateway", Kind::Gateway, |key, object| {
@@ -116,11 +118,22 @@ impl Watches<'_> {
     where
         K: Resource<DynamicType = ()>,
     {
+        self.read::<K>(kind, move |key, object| change(key, object.map(policy)));
+    }
+
+    /// Objects of a kind that the index reads.
+    fn read<K>(
+        &self,
+        kind: Kind,
+        change: impl Fn(ObjectKey, Option<DynamicObject>) -> Change + Send + Sync + 'static,
+    ) where
+        K: Resource<DynamicType = ()>,
+    {
         let resource = ApiResource::erase::<K>(&());
         let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
         self.watch(api, kind, move |object, present| {
             let key = key_of(&object);
-            Some((key.clone(), change(key, present.then(|| policy(object)))))
+            Some((key.clone(), change(key, present.then_some(object))))
         });
     }
 

@@ -14,7 +14,7 @@ use super::failure::Failure;
 use super::inbound::may_be_requests;
 use super::outbound::{Hop, hop, refused_address};
 use super::pod::Served;
-use crate::authorize::{Allowed, decide};
+use crate::authorize::{Allowed, decide, let_in};
 use crate::balance::Endpoint;
 use crate::resolve::{Dialled, Target, resolve};
 use crate::telemetry::{Layer, Outcome};
@@ -157,6 +157,9 @@ fn admit(
 ) -> Result<Allowed, Failure> {
     let destination: SocketAddr = question.destination;
     placed(server, destination)?;
+    if client.is_some() {
+        let_in(&proxy.store, client, server, question.source, destination.port())?;
+    }
     if let Some(Guard::Waypoint { identity, .. }) = &server.guard {
         return Ok(Allowed::by_guard(identity));
     }

@@ -43,6 +43,8 @@ fn workload(workload: &Workload) -> Value {
             Guard::Waypoint { identity, .. } => identity.to_string(),
             Guard::Closed(reason) => reason.clone(),
         }),
+        "networkGroups": workload.groups,
+        "networkPolicies": workload.network_policies.iter().map(|one| &one.name).collect::<Vec<_>>(),
         "waypoint": workload.waypoint,
         "healthy": workload.healthy,
     })

@@ -10,6 +10,7 @@ use trefoil_api::proto::istio::workload as message;
 use trefoil_api::proto::trefoil::v1 as extension;
 use trefoil_api::proto::type_url;
 
+use super::network::{Network, network};
 use super::{
     Guard, LoadBalancing, Locality, Mode, Placement, PortMapping, Protocol, Scope, Service, Tunnel, Workload,
 };
@@ -38,7 +39,11 @@ impl Malformed {
 pub(super) fn workload(from: &message::Workload) -> Result<Workload, Malformed> {
     required(&from.uid, "uid")?;
     local_network(&from.network, "network")?;
-    let (placement, guard) = extensions(&from.extensions)?;
+    let Extensions {
+        placement,
+        guard,
+        network,
+    } = extensions(&from.extensions)?;
     Ok(Workload {
         uid: from.uid.clone(),
         name: from.name.clone(),
@@ -54,6 +59,8 @@ pub(super) fn workload(from: &message::Workload) -> Result<Workload, Malformed> 
         placement,
         waypoint: waypoint(from.waypoint.as_ref())?,
         guard,
+        groups: network.groups,
+        network_policies: network.policies,
         healthy: healthy(from.status)?,
         host_network: host_network(from.network_mode)?,
         capacity: from.capacity.unwrap_or(1),
@@ -132,7 +139,7 @@ fn waypoint(from: Option<&message::GatewayAddress>) -> Result<Option<String>, Ma
     }
 }
 
-fn each<From, To>(
+pub(super) fn each<From, To>(
     items: &[From],
     at: &str,
     convert: impl Fn(&From, &str) -> Result<To, Malformed>,
@@ -144,7 +151,7 @@ fn each<From, To>(
         .collect()
 }
 
-fn required(value: &str, field: &str) -> Result<(), Malformed> {
+pub(super) fn required(value: &str, field: &str) -> Result<(), Malformed> {
     if value.is_empty() {
         return Err(Malformed::new(field, "is empty"));
     }
@@ -330,18 +337,27 @@ fn scope(value: i32, at: &str) -> Result<Scope, Malformed> {
     }
 }
 
+/// What Trefoil adds to a workload.
+#[derive(Default)]
+struct Extensions {
+    placement: Option<Placement>,
+    guard: Option<Guard>,
+    network: Network,
+}
+
 /// Trefoil's own extensions; those of others are theirs.
-fn extensions(from: &[message::Extension]) -> Result<(Option<Placement>, Option<Guard>), Malformed> {
-    let (mut placement, mut guard) = (None, None);
+fn extensions(from: &[message::Extension]) -> Result<Extensions, Malformed> {
+    let mut all = Extensions::default();
     for one in from {
         let at = format!("extensions[{:?}]", one.name);
         match one.name.as_str() {
-            extension_name::PLACEMENT => placement = Some(self::placement(one, &at)?),
-            extension_name::GUARD => guard = Some(self::guard(one, &at)?),
+            extension_name::PLACEMENT => all.placement = Some(self::placement(one, &at)?),
+            extension_name::GUARD => all.guard = Some(self::guard(one, &at)?),
+            extension_name::NETWORK => all.network = network(decode(one, type_url::NETWORK, &at)?, &at)?,
             _ => {}
         }
     }
-    Ok((placement, guard))
+    Ok(all)
 }
 
 fn decode<M: Message + Default>(from: &message::Extension, url: &str, at: &str) -> Result<M, Malformed> {
