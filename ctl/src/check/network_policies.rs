@@ -1,6 +1,7 @@
 //! NetworkPolicies and tunnels: policies of users name application ports, and what comes through the mesh comes
-//! at 15008. Found are policies that keep tunnels of those away whom they let in, and such as let tunnels in from
-//! clients whom they let in at no port of an application. Pure: objects in, findings out.
+//! at 15008, where the pod's plane lets in what the policies let in at the application's port. Found are policies that
+//! keep tunnels of those away whom they let in, and such as let tunnels in from clients whom they let in at no port of
+//! an application. Pure: objects in, findings out.
 
 mod facts;
 mod rules;
@@ -32,7 +33,7 @@ enum Fault {
     BlocksIn,
     /// Lets pods out to application ports, and not their tunnels.
     BlocksOut,
-    /// Lets tunnels in of clients who may reach no application port.
+    /// Lets tunnels in of clients who may reach no application port: nothing comes of them.
     Moot,
     /// Keeps a plane that runs in the pod from the control plane.
     NoControlPlane,
@@ -130,7 +131,6 @@ fn ingress<'a>(facts: &'a Facts, group: &Group<'a>, found: &mut Found<'a>) {
         return;
     };
     let server = group.pods[0];
-    let restricts = rules.iter().any(|(_, rule)| rule.application());
     for client in group.others(facts) {
         let admitting = || {
             let all = rules.iter();
@@ -140,7 +140,7 @@ fn ingress<'a>(facts: &'a Facts, group: &Group<'a>, found: &mut Found<'a>) {
         let tunnel = admitting().find(|(_, rule)| rule.includes(port::HBONE, server));
         match (application, tunnel) {
             (Some((policy, _)), None) => group.note(found, policy, Fault::BlocksIn, client),
-            (None, Some((policy, _))) if restricts => group.note(found, policy, Fault::Moot, client),
+            (None, Some((policy, _))) => group.note(found, policy, Fault::Moot, client),
             _ => {}
         }
     }
@@ -187,19 +187,18 @@ impl Fault {
         let (pods, others) = (named(&ends.selected), named(&ends.others));
         let enforced = "where the network plugin enforces policies";
         let same = "add port 15008 (TCP) to the rule that names the application's ports, with the same peers";
-        let carries = "15008 carries every port of the pod, so let an AuthorizationPolicy say which (`to: [{ports: […]}]`)";
         let (finding, remedy) = match self {
             Self::BlocksIn => (
                 format!("lets {others} reach {pods} at ports of the application and not at 15008, where tunnels arrive: {enforced}, they do not reach it through the mesh"),
-                format!("{same}; {carries}"),
+                format!("{same}; the mesh lets in what the rule says of the application's ports, and no more"),
             ),
             Self::BlocksOut => (
                 format!("lets {pods} reach {others} at ports of the application and not at 15008, where tunnels arrive: {enforced}, nothing reaches it through the mesh"),
                 same.to_owned(),
             ),
             Self::Moot => (
-                format!("lets {others} reach {pods} at 15008 and at no port of the application: 15008 carries every port, so that what it says of the others is moot"),
-                format!("give the rule for 15008 the peers of those that name the application's ports; {carries}"),
+                format!("lets {others} reach {pods} at 15008 and at no port of the application: the mesh takes their tunnels, and lets in nothing of what they carry"),
+                "name the application's ports beside 15008 for those who are to reach it, else leave them out of the rule for 15008".to_owned(),
             ),
             Self::NoControlPlane => (
                 format!("does not let {pods} reach the control plane ({others}) at 15012: {enforced}, the proxy that runs in the pod gets neither certificates nor policies"),

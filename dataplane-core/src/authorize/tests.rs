@@ -8,7 +8,7 @@ use trefoil_api::proto::type_url;
 
 use super::*;
 use trefoil_dataplane_state::state::fixtures::{
-    guarded, of_policies, of_workloads, policy, removal, workload,
+    fenced, guarded, of_policies, of_workloads, policy, removal, workload,
 };
 
 fn store(policies: &[Authorization], named: &[&str]) -> Store {
@@ -213,5 +213,70 @@ fn whom_the_guard_forwards_it_has_decided_about() {
     for peer in [forwarded("door"), web(), Peer::Unauthenticated] {
         let denied = ask(&store, &peer).expect_err("closed");
         assert_eq!(denied.to_string(), "closed: two services, two waypoints");
+    }
+}
+
+/// A server that lets group `web` in to a port; the client of [`ask`], as `client` says it.
+fn behind_fence(port: u32, client: trefoil_api::proto::istio::workload::Workload) -> Store {
+    let store = store(&[], &[]);
+    let cart = fenced(workload("cart", [10, 0, 0, 1]), &[], Some(("web", port)));
+    assert_eq!(store.apply(&of_workloads(&[cart, client])), []);
+    store
+}
+
+#[test]
+fn network_policies_let_in_by_group_and_application_port() {
+    let in_group = || fenced(workload("web", [10, 0, 0, 9]), &["web"], None);
+    let port_of_tunnels = behind_fence(15008, in_group());
+    let denied = ask(&port_of_tunnels, &web()).expect_err("another port");
+    assert_eq!(denied.policy(), Some("shop/fence"));
+    assert_eq!(
+        denied.to_string(),
+        "NetworkPolicy shop/fence selects the pod and allows no connection from 10.0.0.9 to port 8080"
+    );
+    let store = behind_fence(8080, in_group());
+    assert!(ask(&store, &web()).is_ok(), "in the group, at the port");
+    assert!(
+        ask(&port_of_tunnels, &Peer::Unauthenticated).is_ok(),
+        "plaintext has passed the network plugin"
+    );
+    let stranger = behind_fence(8080, workload("web", [10, 0, 0, 9]));
+    assert!(ask(&stranger, &web()).is_err(), "not in the group");
+    let unknown = behind_fence(8080, fenced(workload("web", [10, 0, 0, 8]), &["web"], None));
+    assert!(ask(&unknown, &web()).is_err(), "nobody known");
+}
+
+/// The pod that had the address before is not the one that dials.
+#[test]
+fn the_groups_of_a_reused_address_are_not_its_new_owners() {
+    let before = fenced(workload("api", [10, 0, 0, 9]), &["web"], None);
+    let store = behind_fence(8080, before);
+    assert!(ask(&store, &web()).is_err());
+}
+
+/// The guard has decided about identities; NetworkPolicies see the client that it forwards.
+#[test]
+fn whom_the_guard_forwards_passes_network_policies_too() {
+    let identity = |account: &str| Identity::new("cluster.local", "shop", account).expect("an identity");
+    let forwarded = |client: Option<&str>| Peer::Forwarded {
+        identity: client.map(identity),
+        by: identity("door"),
+    };
+    let store = behind_fence(8080, fenced(workload("web", [10, 0, 0, 9]), &["web"], None));
+    let cart = |port| {
+        let guarded = guarded(workload("cart", [10, 0, 0, 1]), "door");
+        of_workloads(&[fenced(guarded, &[], Some(("web", port)))])
+    };
+    assert_eq!(store.apply(&cart(8080)), []);
+    assert!(ask(&store, &forwarded(Some("web"))).is_ok());
+    assert!(
+        ask(&store, &forwarded(None)).is_ok(),
+        "known by its address alone"
+    );
+    assert!(ask(&store, &forwarded(Some("api"))).is_err());
+    assert_eq!(store.apply(&cart(9090)), []);
+    for client in [Some("web"), None] {
+        let denied = ask(&store, &forwarded(client)).expect_err("another port");
+        assert_eq!(denied.policy(), Some("shop/fence"));
     }
 }

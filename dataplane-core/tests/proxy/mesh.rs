@@ -30,6 +30,7 @@ use trefoil_dataplane_core::sockets::{self, Dialer, Family};
 use trefoil_dataplane_core::telemetry::{Layer, Metrics};
 use trefoil_dataplane_state::Store;
 use trefoil_dataplane_state::certificates::{Certificates, Settings, SignError, Signer};
+use trefoil_dataplane_state::state::fixtures::fenced;
 
 /// Signs whatever it is asked to.
 pub(crate) struct Authority {
@@ -277,6 +278,24 @@ impl Mesh {
             ..DeltaDiscoveryResponse::default()
         });
         assert!(refused.is_empty(), "{refused:?}");
+    }
+
+    /// A NetworkPolicy selects the server, and lets the client in to one port, and nobody else.
+    pub(crate) fn fence(&self, port: u16) {
+        let one = |pod: &TestPod, groups: &[&str], lets_in: Option<(&str, u32)>| {
+            let (uid, address) = address(pod);
+            let Some(message::address::Type::Workload(workload)) = address.r#type else {
+                unreachable!("a pod is a workload")
+            };
+            let workload = fenced(workload, groups, lets_in);
+            let r#type = Some(message::address::Type::Workload(workload));
+            (uid, message::Address { r#type })
+        };
+        let both = [
+            one(&self.client, &["web"], None),
+            one(&self.server, &[], Some(("web", port.into()))),
+        ];
+        self.apply(type_url::ADDRESS, &both);
     }
 
     /// The metrics, as they are scraped.

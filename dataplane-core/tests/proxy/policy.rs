@@ -35,6 +35,26 @@ async fn a_policy_that_comes_later_cuts_what_it_denies() {
     }
 }
 
+/// A pod that no NetworkPolicy selected may be reached from socket to socket: what came so is cut, too.
+#[tokio::test]
+async fn a_network_policy_that_comes_later_cuts_what_it_does_not_let_in() {
+    for mesh in [Mesh::new().await, Mesh::same_node().await] {
+        let (allowed, other) = (mesh.server.echo().await, mesh.server.echo().await);
+        let mut client = mesh.client.dial(allowed).await;
+        let mut cut = mesh.client.dial(other).await;
+        let mut plain = mesh.server.plaintext(&mesh.client, other).await;
+        for stream in [&mut client, &mut cut, &mut plain] {
+            echoed(stream, "hello").await;
+        }
+        mesh.fence(allowed.port());
+        until_reset(&mut cut).await;
+        until_reset(&mut mesh.client.dial(other).await).await;
+        echoed(&mut client, "still here").await;
+        echoed(&mut mesh.client.dial(allowed).await, "hello").await;
+        echoed(&mut plain, "still here").await;
+    }
+}
+
 /// Between reading what decides and registering, a change would find nothing to cut.
 #[tokio::test]
 async fn a_connection_is_registered_before_its_server_is_read() {

@@ -80,6 +80,39 @@ pub fn guarded(mut workload: message::Workload, waypoint: &str) -> message::Work
     workload
 }
 
+/// The workload, in these groups, and letting those of one group in to a port, and nobody else.
+#[must_use]
+pub fn fenced(
+    mut workload: message::Workload,
+    groups: &[&str],
+    lets_in: Option<(&str, u32)>,
+) -> message::Workload {
+    let policies = lets_in.map(|(group, port)| extension::NetworkPolicy {
+        name: "shop/fence".into(),
+        rules: vec![extension::NetworkRule {
+            peers: vec![extension::NetworkPeer {
+                peer: Some(extension::network_peer::Peer::Group(group.into())),
+            }],
+            ports: vec![extension::PortRange {
+                first: port,
+                last: port,
+            }],
+        }],
+    });
+    let network = extension::Network {
+        groups: groups.iter().map(|one| (*one).to_owned()).collect(),
+        policies: policies.into_iter().collect(),
+    };
+    workload.extensions.push(message::Extension {
+        name: extension_name::NETWORK.into(),
+        config: Some(Any {
+            type_url: type_url::NETWORK.into(),
+            value: network.encode_to_vec(),
+        }),
+    });
+    workload
+}
+
 /// What is reached through the waypoint of this name.
 #[must_use]
 pub fn waypoint(name: &str) -> Option<message::GatewayAddress> {
