@@ -80,7 +80,7 @@ const SUITES: &[Suite] = &[
     },
     Suite {
         name: "layers",
-        minimum: 22,
+        minimum: 34,
         run: |report| Box::pin(layers::run(report)),
     },
     Suite {

@@ -20,6 +20,7 @@ use crate::programs::session::Protocol;
 use crate::report::Report;
 
 mod log;
+mod network;
 
 use log::Log;
 
@@ -44,6 +45,7 @@ pub(super) async fn run(report: &mut Report) -> anyhow::Result<()> {
         let server = standard.server(server, "n2")?;
         healthy(&standard, report, client, server).await;
         policy(&standard, report, client, server).await?;
+        network::run(&standard, report, client, server).await?;
         application(&standard, report, client, server).await;
         endpoint(&standard, report, client).await?;
     }
