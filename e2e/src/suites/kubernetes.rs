@@ -279,6 +279,34 @@ async fn policies(cluster: &Cluster, report: &mut Report) -> anyhow::Result<()> 
             let result = verdict(cluster, client, server, true).await;
             report.check(format!("{client} → {server} with the policy gone"), result);
         }
+        network_policy(cluster, report, server).await?;
+    }
+    Ok(())
+}
+
+/// A NetworkPolicy, which this cluster's network plugin does not enforce: planes do, of what comes out of tunnels.
+async fn network_policy(cluster: &Cluster, report: &mut Report, server: &str) -> anyhow::Result<()> {
+    for who in ["sidecar", "ambient"] {
+        cluster
+            .apply(&format!(
+                "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: smoke, namespace: {server}}}\n\
+                 spec: {{podSelector: {{matchLabels: {{app: server}}}}, policyTypes: [Ingress], ingress: [{{from: \
+                 [{{namespaceSelector: {{matchLabels: {{kubernetes.io/metadata.name: {who}}}}}}}], ports: [{{port: {}}}, {{port: 15008}}]}}]}}\n",
+                port::HTTP
+            ))
+            .await?;
+        for client in ["sidecar", "ambient"] {
+            let result = verdict(cluster, client, server, client == who).await;
+            let name = format!("{client} → {server} under a NetworkPolicy for {who}");
+            report.check(name, result);
+        }
+    }
+    cluster
+        .kubectl(&["delete", "networkpolicy", "-n", server, "smoke"])
+        .await?;
+    for client in ["sidecar", "ambient"] {
+        let result = verdict(cluster, client, server, true).await;
+        report.check(format!("{client} → {server} with no NetworkPolicy"), result);
     }
     Ok(())
 }
