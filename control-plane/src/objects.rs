@@ -40,7 +40,7 @@ pub struct Overview {
     pub config_errors: Vec<String>,
     /// Kinds of objects that are not listed yet.
     pub awaited: Vec<String>,
-    /// What is found wrong with single services and pods.
+    /// What is found wrong with single services, pods and NetworkPolicies.
     pub findings: Vec<String>,
     #[serde(skip)]
     /// What became of the policies.

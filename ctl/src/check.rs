@@ -93,10 +93,12 @@ pub(crate) async fn gather(planes: &Planes) -> anyhow::Result<Checked> {
         );
     }
     for finding in waypoints::findings(planes).await? {
-        add(
-            finding,
-            "`trefoilctl waypoint list` shows the waypoints; labels trefoil.dev/use-waypoint choose them",
-        );
+        let remedy = if finding.starts_with("networkpolicy ") {
+            "correct its spec; until then nothing comes into the pods that it selects"
+        } else {
+            "`trefoilctl waypoint list` shows the waypoints; labels trefoil.dev/use-waypoint choose them"
+        };
+        add(finding, remedy);
     }
     for Remark { pod, remark } in status.remarks {
         add(

@@ -45,7 +45,7 @@ pub(super) async fn unapplied(planes: &Planes) -> anyhow::Result<Vec<(String, St
     Ok(found)
 }
 
-/// What the control plane finds wrong with single services and pods.
+/// What the control plane finds wrong with single objects.
 pub(super) async fn findings(planes: &Planes) -> anyhow::Result<Vec<String>> {
     let mut findings = BTreeSet::new();
     let all = planes.all().await?;
