@@ -110,7 +110,7 @@ const SUITES: &[Suite] = &[
     },
     Suite {
         name: "waypoint",
-        minimum: 78,
+        minimum: 86,
         run: |report| Box::pin(waypoint::run(report)),
     },
     Suite {

@@ -3,6 +3,7 @@
 
 mod believed;
 mod contested;
+mod fenced;
 mod grpc_routes;
 mod lifetime;
 mod near;
@@ -27,6 +28,7 @@ pub(super) async fn run(report: &mut Report) -> anyhow::Result<()> {
     }
     http::ways::run(&standard, report, &GUARDED, true).await?;
     believed::run(&standard, report).await?;
+    fenced::run(&standard, report).await?;
     others::run(&standard, report).await?;
     routes::run(&standard, report).await?;
     grpc_routes::run(&standard, report).await?;
