@@ -52,10 +52,20 @@ impl Index {
 
     /// The pods of a group.
     fn mark_group(&mut self, group: &Group) {
-        let pods = self.pods.iter();
-        let of_group =
-            pods.filter(|(key, pod)| group.has(&key.namespace, self.labels_of(&key.namespace), &pod.labels));
-        let keys: Vec<ObjectKey> = of_group.map(|(key, _)| key.clone()).collect();
+        let of_group = |(key, pod): &(&ObjectKey, &Pod)| {
+            let labels = self.labels_of(&key.namespace);
+            group.has(&key.namespace, labels, &pod.labels)
+        };
+        let keys: Vec<ObjectKey> = match &group.place {
+            Place::Namespace(name) => {
+                let pods = in_namespace(&self.pods, name).filter(of_group);
+                pods.map(|(key, _)| key.clone()).collect()
+            }
+            Place::Namespaces(_) => {
+                let pods = self.pods.iter().filter(of_group);
+                pods.map(|(key, _)| key.clone()).collect()
+            }
+        };
         self.dirty.pods.extend(keys);
     }
 
