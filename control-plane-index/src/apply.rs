@@ -62,6 +62,12 @@ impl Index {
                 }
             }
             Change::MeshConfig(text) => self.apply_config(text),
+            Change::Authority(authority) => {
+                if self.authority.as_ref() != Some(&authority) {
+                    self.authority = Some(authority);
+                    self.dirty.settings = true;
+                }
+            }
             Change::Placements(placements) => self.apply_placements(placements),
             Change::PlacementsForgotten(node) => {
                 if self.placements.remove(&node).is_some() {

@@ -28,7 +28,7 @@ use std::net::IpAddr;
 use trefoil_api::crd::{AuthorizationPolicySpec, FieldError, PeerAuthenticationSpec};
 use trefoil_api::mesh_config::MeshConfig;
 use trefoil_api::proto::istio::security::Authorization;
-use trefoil_api::proto::trefoil::v1::PodPlacement;
+use trefoil_api::proto::trefoil::v1::{Authority, PodPlacement};
 
 use facts::{
     Gateway, GatewayClass, Namespace, NetworkPolicy, Node, Pod, PolicyObject, ReferenceGrant, RouteObject,
@@ -102,6 +102,8 @@ pub enum Change {
     ReferenceGrant(ObjectKey, Option<ReferenceGrant>),
     /// The text of the mesh configuration.
     MeshConfig(Option<String>),
+    /// What certificates are signed with from now on.
+    Authority(Authority),
     /// What the agent of a node says redirects its pods.
     Placements(NodePlacements),
     /// Nobody says any longer what redirects the pods of a node: what is written on them holds again.
@@ -170,6 +172,7 @@ pub struct Index {
     good_config: Option<MeshConfig>,
     config_seen: bool,
     config_errors: Vec<FieldError>,
+    authority: Option<Authority>,
     namespaces: BTreeMap<String, Namespace>,
     nodes: BTreeMap<String, Node>,
     pods: BTreeMap<ObjectKey, Pod>,
@@ -252,6 +255,7 @@ impl Index {
             good_config: None,
             config_seen: false,
             config_errors: Vec::new(),
+            authority: None,
             namespaces: BTreeMap::new(),
             nodes: BTreeMap::new(),
             pods: BTreeMap::new(),

@@ -25,6 +25,7 @@ impl Index {
             outbound: outbound.into(),
             connection_max_age: self.config.connection_max_age.as_secs(),
             trust_domain: self.trust_domain().into(),
+            authority: self.authority.clone(),
         };
         let kind = ResourceKind::MeshSettings;
         let resource = Encoded::new(

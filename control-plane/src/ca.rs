@@ -15,6 +15,9 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::OffsetDateTime;
 use trefoil_api::Identity;
+use trefoil_api::proto::trefoil::v1 as message;
+use x509_parser::prelude::{ParsedExtension, X509Certificate};
+use x509_parser::utils::format_serial;
 
 pub use keep::{Keeper, load_or_create};
 
@@ -94,6 +97,7 @@ pub struct Authority {
     intermediates: Vec<CertificateDer<'static>>,
     roots: String,
     not_after: OffsetDateTime,
+    key_identifier: Vec<u8>,
     material: Material,
 }
 
@@ -155,6 +159,7 @@ impl Authority {
             return Err(unusable("the key", &"it is not the certificate's"));
         }
         let not_after = parsed.validity().not_after.to_datetime();
+        let key_identifier = key_identifier(&parsed, &key);
         let roots = certificates(&material.roots).map_err(|error| unusable("the root", &error))?;
         if roots.is_empty() {
             return Err(unusable("the root", &"there is none"));
@@ -172,6 +177,7 @@ impl Authority {
             intermediates,
             roots: material.roots.clone(),
             not_after,
+            key_identifier,
             material,
         })
     }
@@ -186,6 +192,21 @@ impl Authority {
     #[must_use]
     pub fn roots(&self) -> &str {
         &self.roots
+    }
+
+    /// What planes are told of it: what is of another is renewed.
+    #[must_use]
+    pub fn in_force(&self) -> message::Authority {
+        message::Authority {
+            key_identifier: self.key_identifier.clone().into(),
+            roots: self.roots.clone(),
+        }
+    }
+
+    /// Which key it signs with, hexadecimal.
+    #[must_use]
+    pub fn signer(&self) -> String {
+        format_serial(&self.key_identifier)
     }
 
     /// When its own certificate ends.
@@ -264,6 +285,17 @@ impl Authority {
             not_after,
         })
     }
+}
+
+/// By which leaves say who signed them: what the certificate says of its key, as who signs with it does.
+fn key_identifier(own: &X509Certificate<'_>, key: &KeyPair) -> Vec<u8> {
+    let said = own
+        .iter_extensions()
+        .find_map(|extension| match extension.parsed_extension() {
+            ParsedExtension::SubjectKeyIdentifier(said) => Some(said.0.to_vec()),
+            _ => None,
+        });
+    said.unwrap_or_else(|| CertificateParams::default().key_identifier(key))
 }
 
 fn leaf(names: Vec<SanType>) -> CertificateParams {

@@ -14,13 +14,14 @@ use tokio::sync::watch;
 use crate::ca::Keeper;
 use crate::objects::{Objects, Overview};
 pub(crate) use lease::Election;
+use trefoil_control_plane_index::Change;
 
 /// How often everything is looked at again, in case that somebody else changed it.
 const AGAIN: Duration = Duration::from_secs(60);
 /// How soon after a failure.
 const SOON: Duration = Duration::from_secs(2);
 /// How often the authority's Secret is read.
-const RELOAD: Duration = Duration::from_secs(30);
+const RELOAD: Duration = Duration::from_secs(10);
 
 /// See the module.
 #[derive(Clone)]
@@ -59,7 +60,8 @@ impl Upkeep {
         })
     }
 
-    /// Puts the roots into every namespace, also into new ones, and follows the operator's changes of them.
+    /// Puts the roots into every namespace, also into new ones, follows the operator's changes of them, and has planes
+    /// told.
     pub async fn hand_out_roots(mut self) {
         let mut served = std::collections::BTreeSet::new();
         let mut again = tokio::time::interval(AGAIN);
@@ -71,6 +73,10 @@ impl Upkeep {
                 let roots = self.keeper.authority().roots().to_owned();
                 told = webhooks::tell_roots(&self.client, &roots).await;
                 failed |= !told;
+                let in_force = self.keeper.authority().in_force();
+                if !self.objects.apply(vec![Change::Authority(in_force)]).await {
+                    return;
+                }
             }
             let namespaces = self.overview.borrow_and_update().namespaces.clone();
             served.retain(|known| namespaces.contains(known));

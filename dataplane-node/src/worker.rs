@@ -75,6 +75,7 @@ async fn serve(socket: PacketSocket, level: LogLevel) -> Result<(), WorkerError>
     let signer = Arc::new(ChannelSigner::new(outbox.clone()));
     let store = Store::new();
     let certificates = Certificates::new(Arc::clone(&signer) as Arc<_>, Settings::default());
+    certificates.follow_authority(&store);
     let drain = Drain::new();
     let mut registry = Registry::default();
     certificates.register(registry.sub_registry_with_prefix("trefoil"));

@@ -119,6 +119,7 @@ impl Process {
         let authority = Authority::new(control_plane.clone(), AuthorityScope::Own, lifetime);
         let certificates = Certificates::new(Arc::new(authority), Settings::default());
         certificates.register(registry.sub_registry_with_prefix("trefoil"));
+        certificates.follow_authority(&store);
         let discovery = follow(options, plane, control_plane, &store, registry);
         let drain = Drain::new();
         let metrics = Metrics::register(registry);

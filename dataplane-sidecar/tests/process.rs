@@ -139,6 +139,7 @@ async fn serves_with_what_it_remembers_and_awaits_its_certificate() {
         outbound: Outbound::RegistryOnly.into(),
         connection_max_age: 60,
         trust_domain: "cluster.local".into(),
+        authority: None,
     };
     let mut held = Held::new();
     for one in [

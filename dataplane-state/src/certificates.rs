@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use trefoil_api::Identity;
 
+use crate::state::{InForce, Store};
 use crate::tls::TlsError;
 
 pub use authority::{Authority, Scope as AuthorityScope};
@@ -74,6 +75,8 @@ pub struct Certificates {
     kept: Mutex<HashMap<Identity, Kept>>,
     /// Ticks whenever a certificate was issued or forgotten: what was exported is out of date.
     changes: watch::Sender<u64>,
+    /// What is signed with now, where that is known.
+    authority: watch::Sender<Option<InForce>>,
     metrics: metrics::Metrics,
 }
 
@@ -106,6 +109,7 @@ impl Certificates {
             settings,
             kept: Mutex::default(),
             changes: watch::Sender::default(),
+            authority: watch::Sender::default(),
             metrics: metrics::Metrics::default(),
         })
     }
@@ -135,6 +139,34 @@ impl Certificates {
     /// Has a certificate fetched, and kept fresh from now on.
     pub fn fetch_ahead(self: &Arc<Self>, identity: &Identity) {
         let _ = self.state_of(identity);
+    }
+
+    /// Has what is of another authority than `store` says is in force renewed soon, from now on.
+    pub fn follow_authority(self: &Arc<Self>, store: &Store) {
+        let (certificates, store) = (Arc::downgrade(self), store.clone());
+        tokio::spawn(async move {
+            let mut changes = store.changes();
+            while let Some(certificates) = certificates.upgrade() {
+                let snapshot = store.snapshot();
+                let said = snapshot
+                    .settings()
+                    .and_then(|settings| settings.authority.as_ref());
+                // Who says nothing any more has not changed it.
+                if let Some(said) = said {
+                    certificates.authority.send_if_modified(|known| {
+                        let differs = known.as_ref() != Some(said);
+                        if differs {
+                            *known = Some(said.clone());
+                        }
+                        differs
+                    });
+                }
+                drop((certificates, snapshot));
+                if changes.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
     }
 
     /// Drops the key and certificate of an identity.

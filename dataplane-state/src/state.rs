@@ -27,7 +27,7 @@ use trefoil_api::proto::trefoil::v1 as extension;
 pub use convert::Malformed;
 pub use extension::{Isolation, Plane};
 pub use policies::{Guarding, Policies};
-pub use settings::Settings;
+pub use settings::{InForce, Settings};
 pub use snapshot::Snapshot;
 pub use store::{Consumer, Refusal, Store, decode};
 

@@ -1,4 +1,4 @@
-use trefoil_api::proto::trefoil::v1::Outbound;
+use trefoil_api::proto::trefoil::v1::{Authority, Outbound};
 
 use super::*;
 use crate::Change;
@@ -20,6 +20,7 @@ fn defaults() -> MeshSettings {
         outbound: Outbound::AllowAny.into(),
         connection_max_age: 3600,
         trust_domain: "cluster.local".into(),
+        authority: None,
     }
 }
 
@@ -41,6 +42,7 @@ fn settings_follow_the_configuration() {
         outbound: Outbound::RegistryOnly.into(),
         connection_max_age: 90,
         trust_domain: "example.org".into(),
+        authority: None,
     };
     assert_eq!(served(&index), expected);
     assert!(!configure(&mut index, Some("outbound: Maybe")));
@@ -61,4 +63,21 @@ fn a_configuration_that_was_never_understood_closes() {
     let mut index = Index::new("cluster.local");
     configure(&mut index, Some("outbund: RegistryOnly"));
     assert_eq!(served(&index).outbound(), Outbound::RegistryOnly);
+}
+
+#[test]
+fn settings_say_what_certificates_are_signed_with() {
+    let mut index = Index::new("cluster.local");
+    let authority = |roots: &str| Authority {
+        key_identifier: vec![1, 2].into(),
+        roots: roots.into(),
+    };
+    index.apply(Change::Authority(authority("one")));
+    index.flush();
+    assert_eq!(served(&index).authority, Some(authority("one")));
+    index.apply(Change::Authority(authority("one")));
+    assert!(index.flush().is_empty());
+    index.apply(Change::Authority(authority("two")));
+    assert!(!index.flush().of(ResourceKind::MeshSettings).is_empty());
+    assert_eq!(served(&index).authority, Some(authority("two")));
 }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use trefoil_api::crd;
 use trefoil_api::mesh_config::MeshConfig;
-use trefoil_api::proto::trefoil::v1::{Plane, PodPlacement};
+use trefoil_api::proto::trefoil::v1::{Authority, Plane, PodPlacement};
 use trefoil_api::routes;
 
 use crate::facts::{
@@ -72,6 +72,7 @@ impl EndState {
                 text.is_some(),
                 text.as_ref().map(|text| MeshConfig::parse(text).is_ok()),
             ),
+            Change::Authority(_) => ("authority".into(), true, None),
             Change::PlacementsForgotten(node) => {
                 self.placements.remove(node);
                 return;
@@ -112,6 +113,13 @@ impl EndState {
         });
         let good = self.good.into_values();
         good.chain(self.objects.into_values()).chain(reports).collect()
+    }
+}
+
+fn authority(key: u8) -> Authority {
+    Authority {
+        key_identifier: vec![key].into(),
+        roots: "roots".into(),
     }
 }
 
@@ -327,6 +335,7 @@ pub(super) fn change() -> impl Strategy<Value = Change> {
         3 => (key(), prop::option::weighted(0.8, peer_authentication())).prop_map(|(key, one)| Change::PeerAuthentication(key, one)),
         8 => gateway::change(),
         1 => prop::option::weighted(0.8, config()).prop_map(Change::MeshConfig),
+        1 => any::<u8>().prop_map(|key| Change::Authority(authority(key))),
         2 => placements().prop_map(Change::Placements),
         1 => node().prop_map(Change::PlacementsForgotten),
     ]

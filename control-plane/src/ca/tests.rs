@@ -3,6 +3,7 @@ use std::time::Duration;
 use rcgen::{CertificateParams, KeyPair, SanType};
 use time::OffsetDateTime;
 use trefoil_api::Identity;
+use x509_parser::prelude::ParsedExtension;
 
 use super::{Authority, Error, Material, certificates};
 
@@ -45,6 +46,42 @@ fn names(pem: &str) -> Vec<String> {
         .iter()
         .map(ToString::to_string)
         .collect()
+}
+
+/// Which key signed a leaf, as the leaf says.
+fn signer(pem: &str) -> Vec<u8> {
+    let der = certificates(pem).expect("PEM").remove(0);
+    let (_, parsed) = x509_parser::parse_x509_certificate(&der).expect("certificate");
+    let said = parsed
+        .iter_extensions()
+        .find_map(|extension| match extension.parsed_extension() {
+            ParsedExtension::AuthorityKeyIdentifier(said) => said.key_identifier.clone(),
+            _ => None,
+        });
+    said.expect("there").0.to_vec()
+}
+
+/// An authority's certificate that names its key as it likes, and one that does not name it.
+#[test]
+fn what_planes_are_told_of_an_authority_is_what_its_leaves_say() {
+    let key = KeyPair::generate().expect("key");
+    let mut own_name = CertificateParams::default();
+    own_name.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    own_name.key_identifier_method = rcgen::KeyIdMethod::PreSpecified(vec![1, 2, 3]);
+    let own_name = own_name.self_signed(&key).expect("signed").pem();
+    let operators = Material {
+        certificate: own_name.clone(),
+        key: key.serialize_pem(),
+        chain: String::new(),
+        roots: own_name,
+    };
+    let operators = Authority::new(operators).expect("usable");
+    assert_eq!(operators.in_force().key_identifier, vec![1, 2, 3]);
+    for authority in [operators, self_made()] {
+        let signed = authority.sign(&request(&[]), &web(), HOUR).expect("signed");
+        assert_eq!(signer(&signed.chain[0]), authority.in_force().key_identifier);
+        assert_eq!(signed.roots, authority.in_force().roots);
+    }
 }
 
 #[test]
@@ -115,11 +152,10 @@ fn an_operators_intermediate_is_sent_along_and_the_root_comes_last() {
         key: key.serialize_pem(),
         roots: root.roots.clone(),
     };
-    let signed = Authority::new(given.clone())
-        .expect("usable")
-        .sign(&request(&[]), &web(), HOUR)
-        .expect("signed");
+    let authority = Authority::new(given.clone()).expect("usable");
+    let signed = authority.sign(&request(&[]), &web(), HOUR).expect("signed");
     assert_eq!(signed.chain.len(), 2);
+    assert_eq!(signer(&signed.chain[0]), authority.in_force().key_identifier);
     assert_eq!(
         certificates(&signed.chain[1]).expect("PEM"),
         certificates(&certificate).expect("PEM")

@@ -203,6 +203,7 @@ async fn certificates(State(admin): State<Admin>) -> Json<Value> {
         "authority": {
             "notAfter": authority.not_after().to_string(),
             "notAfterSeconds": authority.not_after().unix_timestamp(),
+            "signer": authority.signer(),
             "roots": authority.roots(),
         },
         "signed": signings,

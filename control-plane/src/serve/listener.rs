@@ -63,19 +63,19 @@ impl Shown {
 
     /// Renews the certificate at half its life, and when the authority changes, until told to stop.
     pub async fn keep(&self, keeper: &Keeper, stop: &CancellationToken) {
-        let mut roots = keeper.authority().roots().to_owned();
+        let mut by = keeper.authority().in_force();
         let mut age = Duration::ZERO;
         let step = Duration::from_secs(10);
         while stop.run_until_cancelled(tokio::time::sleep(step)).await.is_some() {
             age += step;
-            let changed = keeper.authority().roots() != roots;
+            let changed = keeper.authority().in_force() != by;
             if !changed && age < LIFETIME / 2 {
                 continue;
             }
             match self.renew(keeper) {
                 Ok(()) => {
                     age = Duration::ZERO;
-                    keeper.authority().roots().clone_into(&mut roots);
+                    by = keeper.authority().in_force();
                 }
                 Err(error) => tracing::error!(%error, "the serving certificate cannot be renewed"),
             }

@@ -339,6 +339,7 @@ impl Mesh {
             outbound: outbound.into(),
             connection_max_age: max_age,
             trust_domain: "cluster.local".into(),
+            authority: None,
         };
         self.apply(
             type_url::MESH_SETTINGS,

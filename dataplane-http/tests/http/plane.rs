@@ -289,6 +289,7 @@ impl Plane {
             outbound: Outbound::AllowAny.into(),
             connection_max_age: seconds,
             trust_domain: "cluster.local".into(),
+            authority: None,
         };
         let named = [(MESH_SETTINGS.to_owned(), settings)];
         assert_eq!(self.store.apply(&response(type_url::MESH_SETTINGS, &named)), []);

@@ -51,6 +51,7 @@ fn the_meshs_settings_are_remembered_too() {
         outbound: Outbound::RegistryOnly.into(),
         connection_max_age: 60,
         trust_domain: "cluster.local".into(),
+        authority: None,
     };
     let mut held = held(&["cart"]);
     held.apply(

@@ -11,9 +11,11 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde::Serialize;
 use trefoil_api::Identity;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{FromDer, ParsedExtension, X509Certificate};
+use x509_parser::utils::format_serial;
 
 use super::halfway;
+use crate::state::InForce;
 use crate::tls::{self, TlsError, leaf_identity, provider};
 
 /// A certificate in use.
@@ -26,6 +28,8 @@ pub struct Issued {
     not_after: SystemTime,
     renew_at: SystemTime,
     serial: String,
+    signer: Vec<u8>,
+    root_serials: Vec<String>,
     /// What [`super::Certificates::export`] writes: PKCS#8 PEM, and the chain as it was answered.
     pub(super) key_pem: String,
     pub(super) chain_pem: Vec<String>,
@@ -91,8 +95,17 @@ impl Issued {
         if named != *identity {
             return Err(answer(format!("a certificate of {named}")));
         }
-        let (not_before, not_after, serial) = validity(leaf)?;
+        let Said {
+            not_before,
+            not_after,
+            serial,
+            signer,
+        } = read(leaf)?;
         let roots = Arc::new(root_store(roots_pem)?);
+        let root_serials = certificates(roots_pem)?
+            .iter()
+            .map(serial_of)
+            .collect::<Result<_, _>>()?;
         let own = Arc::new(certified(chain_der, &key_pem)?);
         let server = tls::server_config(own.clone(), roots.clone(), identity.trust_domain())?;
         Ok(Self {
@@ -104,6 +117,8 @@ impl Issued {
             not_after,
             renew_at: halfway(not_before.max(now), not_after),
             serial,
+            signer,
+            root_serials,
             key_pem,
             chain_pem,
         })
@@ -115,6 +130,11 @@ impl Issued {
 
     pub(super) fn client_config(&self, expected: &[Identity]) -> Result<ClientConfig, TlsError> {
         tls::client_config(self.own.clone(), self.roots.clone(), &self.trust_domain, expected)
+    }
+
+    /// Whether an authority would issue the like of it: signed with that key, and vouched for by those roots.
+    pub(super) fn is_of(&self, authority: &InForce) -> bool {
+        self.signer == authority.key_identifier && self.chain_pem.last() == Some(&authority.roots)
     }
 
     pub(super) fn valid_at(&self, now: SystemTime) -> bool {
@@ -154,20 +174,44 @@ fn certified(chain: Vec<CertificateDer<'static>>, key_pem: &str) -> Result<Certi
         .map_err(|error| IssuedError::Answer(format!("a certificate for another key: {error}")))
 }
 
-fn validity(leaf: &CertificateDer<'_>) -> Result<(SystemTime, SystemTime, String), IssuedError> {
-    let (_, leaf) =
-        X509Certificate::from_der(leaf).map_err(|error| IssuedError::Answer(error.to_string()))?;
+/// What a leaf says of itself.
+struct Said {
+    not_before: SystemTime,
+    not_after: SystemTime,
+    serial: String,
+    /// Which key signed it; empty where it does not say.
+    signer: Vec<u8>,
+}
+
+fn read(leaf: &CertificateDer<'_>) -> Result<Said, IssuedError> {
+    let leaf = parsed(leaf)?;
     let moment = |seconds: i64| {
         let since = Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
         SystemTime::UNIX_EPOCH + since
     };
+    let signer = leaf
+        .iter_extensions()
+        .find_map(|extension| match extension.parsed_extension() {
+            ParsedExtension::AuthorityKeyIdentifier(signer) => signer.key_identifier.clone(),
+            _ => None,
+        });
     let validity = leaf.validity();
-    let serial = leaf.raw_serial_as_string();
-    Ok((
-        moment(validity.not_before.timestamp()),
-        moment(validity.not_after.timestamp()),
-        serial,
-    ))
+    Ok(Said {
+        not_before: moment(validity.not_before.timestamp()),
+        not_after: moment(validity.not_after.timestamp()),
+        serial: leaf.raw_serial_as_string(),
+        signer: signer.map(|signer| signer.0.to_vec()).unwrap_or_default(),
+    })
+}
+
+fn serial_of(certificate: &CertificateDer<'_>) -> Result<String, IssuedError> {
+    parsed(certificate).map(|certificate| certificate.raw_serial_as_string())
+}
+
+fn parsed<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, IssuedError> {
+    let (_, parsed) =
+        X509Certificate::from_der(certificate).map_err(|error| IssuedError::Answer(error.to_string()))?;
+    Ok(parsed)
 }
 
 /// A certificate for people: never with its key.
@@ -185,6 +229,10 @@ pub struct Summary {
     pub not_after: Option<u64>,
     /// How many roots peers are verified against.
     pub roots: usize,
+    /// Their serial numbers, hexadecimal.
+    pub root_serials: Vec<String>,
+    /// Which key signed it, hexadecimal (RFC 5280, section 4.2.1.1).
+    pub signer: Option<String>,
     /// What went wrong since it was issued.
     pub failure: Option<String>,
 }
@@ -211,6 +259,10 @@ impl Summary {
             not_before: issued.map(|issued| seconds(issued.not_before)),
             not_after: issued.map(|issued| seconds(issued.not_after)),
             roots: issued.map_or(0, |issued| issued.roots.len()),
+            root_serials: issued
+                .map(|issued| issued.root_serials.clone())
+                .unwrap_or_default(),
+            signer: issued.map(|issued| format_serial(&issued.signer)),
             failure: failure.map(Into::into),
         }
     }

@@ -10,6 +10,7 @@ use trefoil_api::Identity;
 
 use super::issued::Request;
 use super::{Certificates, Issued, IssuedError, Kept, SignError, State};
+use crate::state::InForce;
 
 /// How certificates are kept.
 #[derive(Clone, Debug)]
@@ -20,6 +21,8 @@ pub struct Settings {
     pub retry_first: Duration,
     /// The longest pause after failures.
     pub retry_last: Duration,
+    /// Over how long renewals are spread once the authority is another: all of a mesh have to.
+    pub spread: Duration,
     /// The clock.
     pub clock: fn() -> SystemTime,
 }
@@ -30,6 +33,7 @@ impl Default for Settings {
             patience: Duration::from_secs(5),
             retry_first: Duration::from_millis(250),
             retry_last: Duration::from_secs(30),
+            spread: Duration::from_secs(30),
             clock: SystemTime::now,
         }
     }
@@ -139,13 +143,13 @@ pub(super) enum FetchError {
     Unusable(#[from] IssuedError),
 }
 
-/// Fetches, waits for half the life, fetches again; until nobody needs it.
+/// Fetches, waits until another is due, fetches again; until nobody needs it.
 async fn refresh(certificates: Weak<Certificates>, identity: Identity, state: watch::Sender<State>) {
     let mut failures = 0;
-    let mut due = renewal(&state.borrow());
+    let mut held = state.borrow().issued.clone();
     loop {
-        if let Some(due) = due {
-            wait_until(&certificates, due).await;
+        if let Some(held) = held.take() {
+            until_due(&certificates, &held).await;
         }
         let Some(owner) = certificates.upgrade() else {
             return;
@@ -156,14 +160,15 @@ async fn refresh(certificates: Weak<Certificates>, identity: Identity, state: wa
             Ok(issued) => {
                 failures = 0;
                 tracing::info!(%identity, "certificate issued");
+                let issued = Arc::new(issued);
+                held = Some(issued.clone());
                 state.send_modify(|state| {
                     *state = State {
-                        issued: Some(Arc::new(issued)),
+                        issued: Some(issued),
                         failure: None,
                     };
                 });
                 owner.changes.send_modify(|count| *count += 1);
-                due = renewal(&state.borrow());
             }
             Err(failure) => {
                 let failure = failure.to_string();
@@ -173,15 +178,32 @@ async fn refresh(certificates: Weak<Certificates>, identity: Identity, state: wa
                 failures += 1;
                 drop(owner);
                 tokio::time::sleep(pause).await;
-                due = None;
             }
         }
     }
 }
 
-/// When a certificate is to be renewed; at once where there is none.
-fn renewal(state: &State) -> Option<SystemTime> {
-    state.issued.as_ref().map(|issued| issued.renew_at())
+/// Waits until what is held is to be renewed: at half its life, or because the authority is another.
+async fn until_due(certificates: &Weak<Certificates>, held: &Issued) {
+    let Some((mut authority, spread)) = certificates
+        .upgrade()
+        .map(|owner| (owner.authority.subscribe(), owner.settings.spread))
+    else {
+        return;
+    };
+    let turn = spread.mul_f64(rand::rng().random_range(0.0..=1.0));
+    let replaced = async {
+        let other = |known: &Option<InForce>| known.as_ref().is_some_and(|known| !held.is_of(known));
+        if authority.wait_for(other).await.is_err() {
+            // With the certificates, which the other sees.
+            return std::future::pending().await;
+        }
+        tokio::time::sleep(turn).await;
+    };
+    tokio::select! {
+        () = wait_until(certificates, held.renew_at()) => {}
+        () = replaced => {}
+    }
 }
 
 /// Waits in steps, because the wall clock may be set and a suspended machine's timers stand still.

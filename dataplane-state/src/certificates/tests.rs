@@ -1,5 +1,11 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use prost::Message;
+use trefoil_api::names::MESH_SETTINGS;
+use trefoil_api::proto::envoy::service::discovery::v3::{DeltaDiscoveryResponse, Resource};
+use trefoil_api::proto::trefoil::v1 as message;
+use trefoil_api::proto::type_url;
+
 use super::*;
 use crate::tls::authority::{TestAuthority, identity};
 
@@ -49,6 +55,7 @@ fn quick() -> Settings {
         patience: Duration::from_secs(3),
         retry_first: Duration::from_millis(5),
         retry_last: Duration::from_millis(20),
+        spread: Duration::from_millis(20),
         ..Settings::default()
     }
 }
@@ -80,6 +87,67 @@ async fn is_renewed_at_half_its_life() {
     let second = certificates.server_config(&web).await.expect("a configuration");
     assert!(!Arc::ptr_eq(&first, &second));
     assert!(signer.asked() >= 2);
+}
+
+/// A store that was told what is signed with.
+fn said(store: &Store, authority: &message::Authority) {
+    let settings = message::MeshSettings {
+        outbound: message::Outbound::AllowAny.into(),
+        connection_max_age: 60,
+        trust_domain: "cluster.local".into(),
+        authority: Some(authority.clone()),
+    };
+    let refused = store.apply(&DeltaDiscoveryResponse {
+        type_url: type_url::MESH_SETTINGS.into(),
+        resources: vec![Resource {
+            name: MESH_SETTINGS.into(),
+            resource: Some(prost_types::Any {
+                type_url: type_url::MESH_SETTINGS.into(),
+                value: settings.encode_to_vec(),
+            }),
+            ..Resource::default()
+        }],
+        ..DeltaDiscoveryResponse::default()
+    });
+    assert!(refused.is_empty(), "{refused:?}");
+}
+
+#[tokio::test]
+async fn is_renewed_once_the_authority_is_another_and_until_it_is_of_that() {
+    let signer = TestSigner::new(3600);
+    let certificates = Certificates::new(signer.clone(), quick());
+    let store = Store::new();
+    certificates.follow_authority(&store);
+    let web = identity("web");
+    certificates.server_config(&web).await.expect("a configuration");
+    let mut changes = certificates.changes();
+    let now = signer.authority.in_force();
+    said(&store, &now);
+    // Other roots, and another key.
+    for other in [
+        message::Authority {
+            roots: "others".into(),
+            ..now.clone()
+        },
+        message::Authority {
+            key_identifier: vec![7].into(),
+            ..now.clone()
+        },
+    ] {
+        let quiet = tokio::time::timeout(Duration::from_millis(100), changes.changed()).await;
+        assert!(quiet.is_err(), "it is of the authority that is in force");
+        let asked = signer.asked();
+        said(&store, &other);
+        // The one that signs has not heard of it yet: asked again and again, but not at once.
+        changes
+            .wait_for(|_| signer.asked() >= asked + 3)
+            .await
+            .expect("renewed");
+        said(&store, &now);
+        // One may have been on its way.
+        tokio::time::sleep(Duration::from_millis(60)).await;
+        changes.mark_unchanged();
+    }
 }
 
 #[tokio::test]

@@ -23,6 +23,18 @@ pub struct Settings {
     pub connection_max_age: Duration,
     /// Who vouches for identities.
     pub trust_domain: String,
+    /// What certificates are signed with now, where the control plane says.
+    #[serde(skip)]
+    pub authority: Option<InForce>,
+}
+
+/// What certificates are signed with, and vouched for by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InForce {
+    /// Of the key that signs, as the leaves say it (RFC 5280, section 4.2.1.1).
+    pub key_identifier: Vec<u8>,
+    /// PEM, as they come with each certificate.
+    pub roots: String,
 }
 
 /// What the control plane has said of the settings.
@@ -65,5 +77,9 @@ pub(super) fn settings(from: &MeshSettings) -> Result<Settings, Malformed> {
         outbound,
         connection_max_age,
         trust_domain: from.trust_domain.clone(),
+        authority: from.authority.clone().map(|authority| InForce {
+            key_identifier: authority.key_identifier.to_vec(),
+            roots: authority.roots,
+        }),
     })
 }

@@ -34,6 +34,7 @@ pub(crate) async fn remember(folder: &Path) {
         outbound: Outbound::AllowAny.into(),
         connection_max_age: 3600,
         trust_domain: "cluster.local".into(),
+        authority: None,
     };
     apply(&mut held, type_url::MESH_SETTINGS, MESH_SETTINGS, &settings);
     // There are none of these, which is known too.

@@ -25,8 +25,10 @@ mod power;
 mod proxy;
 mod removal;
 mod rights;
+mod root;
 mod survival;
 mod switch;
+mod under_load;
 mod upgrade;
 mod waypoint;
 
@@ -36,6 +38,7 @@ const MINIMUM: usize = 81
     + ctl::CHECKS
     + waypoint::CHECKS
     + rights::CHECKS
+    + root::CHECKS
     + upgrade::CHECKS
     + power::CHECKS
     + removal::CHECKS;
@@ -86,6 +89,7 @@ enum Step {
     Switch,
     Pods,
     Survival,
+    Root,
     Upgrade,
     Health,
     Power,
@@ -130,6 +134,7 @@ async fn take(step: Step, cluster: &Cluster, report: &mut Report) -> anyhow::Res
         Step::Switch => switch::run(cluster, report).await?,
         Step::Pods => pods::run(cluster, report).await?,
         Step::Survival => survival::run(cluster, report).await?,
+        Step::Root => root::run(cluster, report).await?,
         Step::Upgrade => upgrade::run(cluster, report).await?,
         Step::Health => health::run(cluster, report).await,
         Step::Power => power::run(cluster, report).await?,

@@ -1,7 +1,7 @@
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use serde_json::json;
 
-use super::ending;
+use super::{InForce, behind, ending, roots, serial};
 
 const DAY: i64 = 24 * 3600;
 
@@ -30,5 +30,33 @@ fn what_ends_within_a_week_is_found() {
     assert!(
         ended.iter().all(|(finding, _)| finding.contains("has ended")),
         "{ended:?}"
+    );
+}
+
+#[test]
+fn a_plane_is_behind_until_both_key_and_roots_are_those_in_force() {
+    let authority = json!({ "signer": "0a:0b", "roots": format!("{}{}", root(2030), root(2040)) });
+    let serials: Vec<String> = roots(&authority).iter().filter_map(serial).collect();
+    let in_force = InForce::of(&authority).unwrap();
+    let turned: Vec<&String> = serials.iter().rev().collect();
+    for (certificate, expected) in [
+        (json!({ "signer": "0a:0b", "root_serials": serials }), 0),
+        (json!({ "signer": "0a:0b", "root_serials": turned }), 0),
+        (json!({ "signer": "0a:0c", "root_serials": serials }), 1),
+        (json!({ "signer": "0a:0b", "root_serials": serials[..1] }), 1),
+        // Awaited, and of an older version.
+        (json!({ "signer": null, "root_serials": [] }), 0),
+        (json!({ "roots": 2 }), 0),
+    ] {
+        assert_eq!(
+            behind(std::slice::from_ref(&certificate), &in_force),
+            expected,
+            "{certificate}"
+        );
+    }
+    assert_eq!(
+        InForce::of(&json!({ "roots": root(2030) })),
+        None,
+        "of an older version"
     );
 }

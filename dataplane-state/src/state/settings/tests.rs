@@ -12,6 +12,7 @@ fn good(outbound: message::Outbound) -> MeshSettings {
         outbound: outbound.into(),
         connection_max_age: 90,
         trust_domain: "cluster.local".into(),
+        authority: None,
     }
 }
 
@@ -126,8 +127,13 @@ proptest! {
         outbound in -1..5i32,
         connection_max_age in prop_oneof![0..5u64, any::<u64>()],
         trust_domain in "[a-z.]{0,6}",
+        authority in proptest::option::of((any::<Vec<u8>>(), "[a-z\n-]{0,6}")),
     ) {
-        let from = MeshSettings { outbound, connection_max_age, trust_domain };
+        let said = authority.clone().map(|(key_identifier, roots)| message::Authority {
+            key_identifier: key_identifier.into(),
+            roots,
+        });
+        let from = MeshSettings { outbound, connection_max_age, trust_domain, authority: said };
         let in_range = (1..=MAX_AGE_LIMIT.as_secs()).contains(&from.connection_max_age);
         match settings(&from) {
             Ok(read) => {
@@ -135,6 +141,8 @@ proptest! {
                 prop_assert_eq!(read.outbound == Outbound::RegistryOnly, from.outbound == 2);
                 prop_assert_eq!(read.connection_max_age.as_secs(), from.connection_max_age);
                 prop_assert_eq!(read.trust_domain, from.trust_domain);
+                let read = read.authority.map(|read| (read.key_identifier, read.roots));
+                prop_assert_eq!(read, authority);
             }
             Err(_) => {
                 let domain = Identity::new(&from.trust_domain, "n", "a").is_ok();

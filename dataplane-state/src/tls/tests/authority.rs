@@ -10,6 +10,7 @@ use rustls::RootCertStore;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use trefoil_api::identity::Identity;
+use trefoil_api::proto::trefoil::v1 as message;
 
 use super::provider;
 
@@ -20,6 +21,7 @@ pub struct TestAuthority {
     /// Its certificate.
     pub root_pem: String,
     root: CertificateDer<'static>,
+    key_identifier: Vec<u8>,
 }
 
 impl TestAuthority {
@@ -34,6 +36,7 @@ impl TestAuthority {
         Self {
             root_pem: root.pem(),
             root: root.der().clone(),
+            key_identifier: params.key_identifier(&key),
             issuer: Issuer::new(params, key),
         }
     }
@@ -44,6 +47,15 @@ impl TestAuthority {
         let mut store = RootCertStore::empty();
         store.add(self.root.clone()).expect("a root");
         Arc::new(store)
+    }
+
+    /// What planes are told of it.
+    #[must_use]
+    pub fn in_force(&self) -> message::Authority {
+        message::Authority {
+            key_identifier: self.key_identifier.clone().into(),
+            roots: self.root_pem.clone(),
+        }
     }
 
     /// A leaf with these names, valid from `from` until `to` seconds from now.
@@ -78,6 +90,7 @@ fn leaf_params(names: Vec<SanType>, from: i64, to: i64) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.subject_alt_names = names;
+    params.use_authority_key_identifier_extension = true;
     params.not_before = now + time::Duration::seconds(from);
     params.not_after = now + time::Duration::seconds(to);
     params.extended_key_usages = vec![

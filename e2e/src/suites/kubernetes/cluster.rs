@@ -156,6 +156,15 @@ impl Cluster {
         self.kubectl(&[&get[..], &of[..]].concat()).await
     }
 
+    /// Uids of the pods of a namespace with a label.
+    pub(super) async fn uids(&self, namespace: &str, label: &str) -> anyhow::Result<Vec<String>> {
+        let path = "jsonpath={.items[*].metadata.uid}";
+        let pods = self
+            .kubectl(&["get", "pods", "-n", namespace, "-l", label, "-o", path])
+            .await?;
+        Ok(pods.split_whitespace().map(str::to_owned).collect())
+    }
+
     pub(super) async fn service(&self, namespace: &str, name: &str) -> anyhow::Result<String> {
         let path = "jsonpath={.spec.clusterIP}";
         self.kubectl(&["get", "service", "-n", namespace, name, "-o", path])

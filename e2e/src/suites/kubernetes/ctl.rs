@@ -223,7 +223,7 @@ async fn left(cluster: &Cluster) -> anyhow::Result<String> {
 }
 
 /// Puts the program that lies beside this one on a node: the cluster's network is not this machine's.
-async fn install(script: &Path) -> anyhow::Result<()> {
+pub(super) async fn install(script: &Path) -> anyhow::Result<()> {
     let program = std::env::current_exe()?.with_file_name("trefoilctl");
     let program = tokio::fs::read(&program)
         .await

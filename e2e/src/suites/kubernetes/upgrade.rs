@@ -1,23 +1,20 @@
 //! `helm upgrade` under load: every part of the mesh is replaced, and nothing fails that need not. Connections that
 //! outlive a node proxy's drain end with it, and are counted.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use serde_json::Value;
 
 use super::Cluster;
-use super::switch::program;
+use super::under_load::{during, ended, unharmed};
 use crate::mesh::eventually;
-use crate::programs::load::Tally;
-use crate::programs::port;
 use crate::report::Report;
 
 /// How many checks it makes.
 pub(super) const CHECKS: usize = 7;
-/// The mesh's own pods that must be others afterwards: label `app`.
-const PARTS: [&str; 3] = ["trefoil-control-plane", "trefoil-node", "trefoil-cni"];
+/// The mesh's own pods that must be others afterwards, by their label.
+const PARTS: [&str; 3] = ["app=trefoil-control-plane", "app=trefoil-node", "app=trefoil-cni"];
 /// What is changed of each: enough for its pods to be replaced.
 const CHANGES: [&str; 4] = [
     "controlPlane.podAnnotations.changed=yes",
@@ -25,51 +22,31 @@ const CHANGES: [&str; 4] = [
     "cni.podAnnotations.changed=yes",
     "node.drainSeconds=10",
 ];
-/// How long a load lasts unless it is told that it is enough, and may take beyond.
-const LIMIT: Duration = Duration::from_secs(240);
-const LONG_LIVED: u64 = 20;
+/// Attempts that are made at least.
+const LEAST: u64 = 500;
 const TAINT: &str = "trefoil.dev/agent-not-ready=:NoSchedule";
-/// Where a client sees that it is enough.
-const ENOUGH: &str = "/tmp/upgraded";
 
 pub(super) async fn run(cluster: &Cluster, report: &mut Report) -> anyhow::Result<()> {
-    let ambient = target(cluster, "ambient", "n2").await?;
-    let sidecar = target(cluster, "sidecar", "n3").await?;
     let trust = trust(cluster).await?;
-    let (to_node, to_sidecar, established, upgraded) = tokio::join!(
-        load(cluster, "sidecar", &ambient, "0"),
-        load(cluster, "ambient", &sidecar, "0"),
-        load(cluster, "ambient", &ambient, "20"),
-        upgrade(cluster),
-    );
+    let (upgraded, attempts) = during(cluster, async || upgrade(cluster).await).await?;
     report.check("helm upgrade replaces every part of the mesh", upgraded);
     report.check(
         "an agent that can lifts its node's startup taint",
         lifted(cluster).await,
     );
     for (name, tally) in [
-        ("a sidecar's client to an ambient server", to_node),
-        ("an ambient client to a sidecar's server", to_sidecar),
+        ("a sidecar's client to an ambient server", attempts.to_node),
+        ("an ambient client to a sidecar's server", attempts.to_sidecar),
     ] {
-        let result = tally.and_then(|tally| {
-            ensure!(tally.attempted >= 500 && tally.lost() == 0, "{tally}");
-            Ok(tally)
-        });
-        report.check(format!("during helm upgrade, attempts of {name}"), result);
-    }
-    let ended = established.and_then(|tally| {
-        ensure!(
-            tally.served > 0 && tally.lost() <= tally.connections_lost && tally.refused + tally.late == 0,
-            "{tally}"
+        report.check(
+            format!("during helm upgrade, attempts of {name}"),
+            tally.and_then(|tally| unharmed(tally, LEAST)),
         );
-        Ok(format!(
-            "{} of {LONG_LIVED} at a time ended, with {} of {} answers on them",
-            tally.connections_lost,
-            tally.lost(),
-            tally.attempted
-        ))
-    });
-    report.check("during helm upgrade, what was established", ended);
+    }
+    report.check(
+        "during helm upgrade, what was established",
+        attempts.established.and_then(ended),
+    );
     let result = self::trust(cluster).await.and_then(|after| {
         ensure!(after == trust, "{after:?}, before {trust:?}");
         Ok("both configurations have the roots, and nobody had to write them anew")
@@ -83,41 +60,11 @@ pub(super) async fn run(cluster: &Cluster, report: &mut Report) -> anyhow::Resul
     Ok(())
 }
 
-async fn target(cluster: &Cluster, namespace: &str, node: &str) -> anyhow::Result<String> {
-    let address = cluster.address(namespace, "server", node).await?;
-    Ok(format!("{address}:{}", port::HTTP))
-}
-
-async fn load(cluster: &Cluster, client: &str, target: &str, connections: &str) -> anyhow::Result<Tally> {
-    let load = [
-        "load",
-        "--target",
-        target,
-        "--rate",
-        "50",
-        "--seconds",
-        "200",
-        "--until",
-        ENOUGH,
-    ];
-    let load = [&load[..], &["--connections", connections]].concat();
-    cluster.program_in(client, "client", &load, LIMIT).await
-}
-
-/// The mesh's own pods by name, and whose they are.
-async fn pods(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
-    let path = "jsonpath={range .items[*]}{.metadata.labels.app}/{.metadata.uid} {end}";
-    let get = ["get", "pods", "-n", "trefoil-system", "-o", path];
-    let pods = cluster.kubectl(&get).await?;
-    Ok(pods.split_whitespace().map(str::to_owned).collect())
-}
-
 async fn upgrade(cluster: &Cluster) -> anyhow::Result<String> {
-    let flags = ["sidecar", "ambient"].map(|client| {
-        let process = program(&format!("{client}/client"))?;
-        anyhow::Ok(PathBuf::from(format!("/proc/{process}/root{ENOUGH}")))
-    });
-    let before = pods(cluster).await?;
+    let mut before = Vec::new();
+    for part in PARTS {
+        before.push(cluster.uids("trefoil-system", part).await?);
+    }
     // As of a node that was just added. What is there stays.
     cluster.kubectl(&["taint", "node", "n3", TAINT]).await?;
     tokio::time::sleep(Duration::from_secs(3)).await;
@@ -126,25 +73,17 @@ async fn upgrade(cluster: &Cluster) -> anyhow::Result<String> {
     let took = begun.elapsed();
     // A node proxy that was replaced drains for as long as it was told to.
     tokio::time::sleep(Duration::from_secs(12)).await;
-    for flag in flags {
-        tokio::fs::write(flag?, "").await?;
-    }
     changed?;
-    let after = pods(cluster).await?;
-    for part in PARTS {
-        let of = |pods: &[String]| -> Vec<String> {
-            let pods = pods.iter();
-            pods.filter(|pod| pod.starts_with(&format!("{part}/")))
-                .cloned()
-                .collect()
-        };
-        let (old, new) = (of(&before), of(&after));
+    let mut replaced = 0;
+    for (part, old) in PARTS.iter().zip(before) {
+        let new = cluster.uids("trefoil-system", part).await?;
         ensure!(
             !new.is_empty() && new.iter().all(|pod| !old.contains(pod)),
             "{part}: {old:?}, then {new:?}"
         );
+        replaced += new.len();
     }
-    Ok(format!("{} pods in {:.1} s", after.len(), took.as_secs_f64()))
+    Ok(format!("{replaced} pods in {:.1} s", took.as_secs_f64()))
 }
 
 async fn lifted(cluster: &Cluster) -> anyhow::Result<String> {
