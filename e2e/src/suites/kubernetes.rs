@@ -25,6 +25,7 @@ mod power;
 mod proxy;
 mod removal;
 mod rights;
+mod rolling;
 mod root;
 mod survival;
 mod switch;
@@ -40,6 +41,7 @@ const MINIMUM: usize = 81
     + rights::CHECKS
     + root::CHECKS
     + upgrade::CHECKS
+    + rolling::CHECKS
     + power::CHECKS
     + removal::CHECKS;
 const NAMESPACES: [&str; 3] = ["none", "sidecar", "ambient"];
@@ -91,6 +93,7 @@ enum Step {
     Survival,
     Root,
     Upgrade,
+    Rolling,
     Health,
     Power,
     Removal,
@@ -136,6 +139,7 @@ async fn take(step: Step, cluster: &Cluster, report: &mut Report) -> anyhow::Res
         Step::Survival => survival::run(cluster, report).await?,
         Step::Root => root::run(cluster, report).await?,
         Step::Upgrade => upgrade::run(cluster, report).await?,
+        Step::Rolling => rolling::run(cluster, report).await?,
         Step::Health => health::run(cluster, report).await,
         Step::Power => power::run(cluster, report).await?,
         Step::Removal => removal::run(cluster, report).await?,

@@ -213,7 +213,7 @@ async fn objects(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
 }
 
 /// The application is told who calls, by whichever way: the identity of a client in the mesh, nobody's otherwise.
-async fn known_by_identity(
+pub(super) async fn known_by_identity(
     cluster: &Cluster,
     client: &str,
     web: Target,
