@@ -19,6 +19,11 @@ use crate::redirection::{PlanePorts, PodFacts, leaving_table, pod_table};
 use crate::report::{Withdrawal, placement};
 use crate::zds::{FedPod, FeedError};
 
+/// How long no control plane answers before a pod that comes is told so.
+const AWAY: Duration = Duration::from_secs(5);
+const WITHOUT: &str = "no control plane answers (kubectl -n trefoil-system get deployment trefoil-control-plane): nobody \
+     has been told of this pod, and its connections are not served until one does";
+
 /// How long the node proxy may take to listen in a pod.
 const TAKEN: Duration = Duration::from_secs(10);
 /// How long peers may take to stop tunnelling to a pod, and half a second for the answer to arrive.
@@ -390,6 +395,10 @@ async fn tell_switch(shared: &Shared, desired: &Desired, wish: &Wish, before: Pl
     shared.metrics.switched(from, to);
     if let Some(remark) = &wish.remark {
         shared.tell(desired, "PlaneDiffers", remark).await;
+    }
+    let away = shared.reports.replicas().is_empty() && shared.reports.connected_or_away() > AWAY;
+    if wish.plane == Plane::Node && away {
+        shared.tell(desired, "ControlPlaneAway", WITHOUT).await;
     }
 }
 
