@@ -5,14 +5,18 @@ mod keep;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
+use rustls::RootCertStore;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier;
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use time::OffsetDateTime;
 use trefoil_api::Identity;
 use trefoil_api::proto::trefoil::v1 as message;
@@ -172,14 +176,42 @@ impl Authority {
                 intermediates.push(one);
             }
         }
-        Ok(Self {
+        let authority = Self {
             issuer: Issuer::from_ca_cert_der(&own, key)?,
             intermediates,
             roots: material.roots.clone(),
             not_after,
             key_identifier,
             material,
-        })
+        };
+        authority.is_believed_by(roots)?;
+        Ok(authority)
+    }
+
+    /// Whether who believes the roots believes what it signs: planes act on a change at once.
+    fn is_believed_by(&self, roots: Vec<CertificateDer<'static>>) -> Result<(), Error> {
+        const NAME: &str = "believed.invalid";
+        let unusable = |what: &'static str, problem: &dyn ToString| Error::Unusable {
+            what,
+            problem: problem.to_string(),
+        };
+        let mut store = RootCertStore::empty();
+        for root in roots {
+            store.add(root).map_err(|error| unusable("the root", &error))?;
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider)
+            .build()
+            .map_err(|error| unusable("the root", &error))?;
+        let (chain, _) = self.serve(&[NAME.into()], SKEW)?;
+        let [leaf, intermediates @ ..] = chain.as_slice() else {
+            return Err(unusable("the certificate", &"it signs nothing"));
+        };
+        let name = ServerName::try_from(NAME).map_err(|error| unusable("the certificate", &error))?;
+        verifier
+            .verify_server_cert(leaf, intermediates, &name, &[], UnixTime::now())
+            .map_err(|error| unusable("the chain", &format!("no root believes what it signs: {error}")))?;
+        Ok(())
     }
 
     /// What it was made from.

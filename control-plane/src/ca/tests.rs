@@ -61,7 +61,7 @@ fn signer(pem: &str) -> Vec<u8> {
     said.expect("there").0.to_vec()
 }
 
-/// An authority's certificate that names its key as it likes, and one that does not name it.
+/// An authority's certificate that names its key as it likes, and our own.
 #[test]
 fn what_planes_are_told_of_an_authority_is_what_its_leaves_say() {
     let key = KeyPair::generate().expect("key");
@@ -173,6 +173,35 @@ fn an_operators_intermediate_is_sent_along_and_the_root_comes_last() {
         Authority::new(other_key),
         Err(Error::Unusable { what: "the key", .. })
     ));
+}
+
+#[test]
+fn an_authority_that_its_roots_do_not_believe_is_refused() {
+    let (one, other) = (
+        Material::create("cluster.local").expect("made"),
+        Material::create("cluster.local").expect("made"),
+    );
+    let signs = |material: &Material| Material {
+        roots: material.roots.clone(),
+        ..one.clone()
+    };
+    let refused = Authority::new(signs(&other));
+    assert!(
+        matches!(
+            &refused,
+            Err(Error::Unusable {
+                what: "the chain",
+                ..
+            })
+        ),
+        "{refused:?}"
+    );
+    Authority::new(signs(&one)).expect("usable");
+    let both = Material {
+        roots: format!("{}{}", other.roots, one.roots),
+        ..one
+    };
+    Authority::new(both).expect("usable");
 }
 
 #[test]

@@ -79,8 +79,14 @@ impl InForce {
 async fn of_another(planes: &Planes, all: &[Plane], authority: &InForce) -> Vec<(String, String)> {
     let serve = [Role::NodeProxy, Role::Sidecar, Role::Waypoint];
     let asked = all.iter().filter(|plane| serve.contains(&plane.role)).map(|plane| async move {
-        // As above.
-        let said = plane.ask(planes, "certificates").await.unwrap_or_default();
+        let Ok(said) = plane.ask(planes, "certificates").await else {
+            let finding = format!(
+                "the {} of {} does not say of which authority its certificates are",
+                plane.role.name(),
+                plane.of
+            );
+            return Some((finding, "see `trefoilctl status`, and its log".to_owned()));
+        };
         let certificates = said["certificates"].as_array().cloned().unwrap_or_default();
         let behind = behind(&certificates, authority);
         (behind > 0).then(|| {

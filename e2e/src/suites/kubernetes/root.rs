@@ -134,7 +134,12 @@ async fn behind(cluster: &Cluster) -> anyhow::Result<usize> {
     let found = found.as_array().context("a list")?;
     let of_authority = |finding: &&Value| {
         let said = finding["finding"].as_str().unwrap_or_default();
-        said.contains("of another authority") || said.contains("different authorities")
+        let words = [
+            "of another authority",
+            "different authorities",
+            "of which authority",
+        ];
+        words.iter().any(|words| said.contains(words))
     };
     Ok(found.iter().filter(of_authority).count())
 }
