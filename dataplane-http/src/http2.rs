@@ -13,6 +13,3 @@ pub(crate) use server::{Asking, Stream, serve};
 
 /// What one stream may be sent before it is read, and all of a connection.
 const WINDOWS: (u32, u32) = (256 * 1024, 4 * 1024 * 1024);
-/// What keeping small frames may cost beyond their bytes, until they are taken: as many as a connection's window has
-/// room for. A connection that holds more is ended by the library.
-const SMALL_FRAMES: usize = 64 * 1024 * 1024;

@@ -111,7 +111,8 @@ pub(crate) async fn reconsidered(connection: &Connection, mut changes: watch::Re
 }
 
 impl Passage {
-    fn end(&self, refusal: Refusal) {
+    /// Ends it in both directions.
+    pub(crate) fn end(&self, refusal: Refusal) {
         // The first reason stays.
         if self.refusal.set(refusal).is_ok() {
             self.request.wake();

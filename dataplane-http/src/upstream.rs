@@ -232,6 +232,9 @@ impl Pool {
         if let Some(shared) = &mut slot.shared {
             if shared.sender.is_over() || is_over(shared.tunnel.as_ref(), shared.born, max_age) {
                 slot.shared = None;
+            } else if !shared.sender.has_room() {
+                // It ends with those that use it; another is opened beside it.
+                slot.shared = None;
             } else {
                 shared.used = now;
                 return Some(Connection {

@@ -12,11 +12,14 @@ use http::{Request, Response};
 use http_body::Body as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::WINDOWS;
 use super::body::{Received, say_length, send};
 use super::turn::InTurn;
-use super::{SMALL_FRAMES, WINDOWS};
 use crate::body::Body;
 
+/// What keeping small frames may cost beyond their bytes, until they are taken: as many as a connection's window has
+/// room for. A connection that holds more is ended by the library.
+const SMALL_FRAMES: usize = 64 * 1024 * 1024;
 /// The largest head of a response.
 const HEAD: u32 = 64 * 1024;
 /// Requests at a time before the other end has said how many it takes: as many as it should (RFC 9113, section 6.5.2).
@@ -63,6 +66,14 @@ impl Sender {
     /// Whether nothing can be sent any more.
     pub(crate) fn is_over(&self) -> bool {
         self.over.load(Ordering::Relaxed)
+    }
+
+    /// Whether the other end takes one more request beside those that use this now: the rest would wait, unseen, for one
+    /// of them to end (RFC 9113, section 5.1.2).
+    pub(crate) fn has_room(&self) -> bool {
+        // Beside them, who keeps it and the connection itself.
+        let users = Arc::strong_count(&self.over).saturating_sub(2);
+        users < self.send.current_max_send_streams()
     }
 
     /// Sends a request; what comes before its response is told to `interim`. Dropped before the response is there, it

@@ -17,8 +17,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use trefoil_dataplane_core::forward::TunnelStream;
 
+use super::WINDOWS;
 use super::body::{Received, say_length, send};
-use super::{SMALL_FRAMES, WINDOWS};
 use crate::body::Body;
 use crate::head::SIZE;
 use crate::incoming::Incoming;
@@ -28,6 +28,9 @@ use crate::incoming::Incoming;
 const LIST: u32 = 2 * SIZE as u32;
 /// Requests of one connection at a time.
 const STREAMS: u32 = 200;
+/// What keeping small frames may cost beyond their bytes, until they are taken. A connection that holds more is ended by
+/// the library: whoever can reach a sidecar can open one.
+const SMALL_FRAMES: usize = 8 * 1024 * 1024;
 /// Bytes of all interim responses to one request, as the protocol counts (RFC 9113, section 6.5.2): of a client that
 /// does not read, they are held.
 const INTERIM: usize = 64 * 1024;

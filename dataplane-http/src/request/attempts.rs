@@ -82,6 +82,9 @@ impl Connection {
                     if !retry.filter(again).is_some_and(more) {
                         return Ok(answered);
                     }
+                    // Its application may be sent the body still, of which the next is the only reader.
+                    let over = Refusal::Broken("it is tried again".into());
+                    answered.using.passage.end(over);
                 }
                 Err(Failed { refusal, again, sent }) => {
                     let spared = !sent && tried < UNSENT && in_time;

@@ -5,18 +5,19 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt;
-use http::{HeaderMap, HeaderValue, Request, Response, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Bytes, Incoming};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Barrier, Notify, mpsc};
 use tokio::time::timeout;
 use trefoil_api::proto::istio::security;
 use trefoil_api::proto::istio::workload::AppProtocol;
 
+use crate::interim::{answer, client2};
 use crate::plane::{Plane, TestBody, application, body, nobody, telling, text};
 use crate::policy::{of_path, policy};
 
@@ -215,6 +216,53 @@ async fn a_kept_connection_that_the_application_closed_is_no_failure() {
     }
     // What is not idempotent is not sent twice.
     assert!(posted.contains(&502), "{posted:?}");
+}
+
+/// An application that takes one request at a time on a connection, and answers none before it has `both`, but those that
+/// only ask whether it is there.
+async fn one_at_a_time(both: Arc<Barrier>) -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let both = both.clone();
+            tokio::spawn(async move {
+                let mut builder = h2::server::Builder::new();
+                let mut connection = builder
+                    .max_concurrent_streams(1)
+                    .handshake::<_, Bytes>(stream)
+                    .await
+                    .unwrap();
+                while let Some(Ok((request, mut respond))) = connection.accept().await {
+                    let both = both.clone();
+                    tokio::spawn(async move {
+                        if request.uri().path() != "/there" {
+                            both.wait().await;
+                        }
+                        respond.send_response(http::Response::new(()), true).unwrap();
+                    });
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn what_a_connection_has_no_room_for_goes_on_another() {
+    let application = one_at_a_time(Arc::new(Barrier::new(2))).await;
+    let plane = Plane::new(application, AppProtocol::Http2).await;
+    let mut client = client2(&plane).await;
+    let mut ask = |path: &str| {
+        let request = Request::get(format!("http://a{path}")).version(http::Version::HTTP_2);
+        let request = request.body(()).unwrap();
+        answer(client.send_request(request, true).unwrap().0)
+    };
+    // By its answer it has said how many it takes.
+    assert_eq!(ask("/there").await.0, 200);
+    let both = futures::future::join(ask("/1"), ask("/2"));
+    let (first, second) = timeout(LONG, both).await.expect("both at a time");
+    assert_eq!((first.0, second.0), (StatusCode::OK, StatusCode::OK));
 }
 
 #[tokio::test]

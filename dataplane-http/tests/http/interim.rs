@@ -146,7 +146,7 @@ fn interim(status: u16, fields: &[(&'static str, &'static str)]) -> http::Respon
 }
 
 /// A client of HTTP/2 that hears interim responses.
-async fn client2(plane: &Plane) -> h2::client::SendRequest<Bytes> {
+pub(crate) async fn client2(plane: &Plane) -> h2::client::SendRequest<Bytes> {
     let stream = plane.dial(&nobody()).await;
     let (client, connection) = h2::client::handshake(stream).await.unwrap();
     tokio::spawn(connection);
@@ -163,7 +163,7 @@ async fn said(response: &mut h2::client::ResponseFuture) -> http::Response<()> {
     said.expect("in time").expect("before the answer").unwrap()
 }
 
-async fn answer(response: h2::client::ResponseFuture) -> (http::StatusCode, Bytes) {
+pub(crate) async fn answer(response: h2::client::ResponseFuture) -> (http::StatusCode, Bytes) {
     let response = timeout(LONG, response).await.expect("in time").unwrap();
     let (head, mut body) = response.into_parts();
     let mut all = Vec::new();

@@ -8,10 +8,13 @@ use http::{Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Bytes, Incoming};
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, watch};
 use trefoil_api::proto::istio::workload::AppProtocol;
 use trefoil_api::proto::trefoil::v1 as message;
 
 use crate::carry::LONG;
+use crate::interim::{answer, client2};
 use crate::plane::{Plane, application, body, nobody, text};
 use crate::routes::{route, to};
 
@@ -61,6 +64,66 @@ async fn what_fails_is_tried_again_with_the_same_body() {
         assert_eq!(text(response).await, (200, "again".into()));
         assert_eq!(got.load(Ordering::SeqCst), 3);
     }
+}
+
+/// An application that refuses the first request before it has read it, and grants it more all the same; what it gets of
+/// the second is told piece by piece.
+async fn hasty(got: watch::Sender<usize>) -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let builder = h2::server::Builder::new().initial_window_size(600).clone();
+        let mut connection = builder.handshake::<_, Bytes>(stream).await.unwrap();
+        let mut refused = None;
+        let more = Arc::new(Notify::new());
+        while let Some(Ok((request, mut respond))) = connection.accept().await {
+            let (mut body, more) = (request.into_body(), more.clone());
+            if refused.is_none() {
+                let refusal = http::Response::builder().status(503).body(()).unwrap();
+                respond.send_response(refusal, true).unwrap();
+                refused = Some(tokio::spawn(async move {
+                    while let Some(Ok(data)) = body.data().await {
+                        more.notified().await;
+                        let _ = body.flow_control().release_capacity(data.len());
+                    }
+                }));
+                continue;
+            }
+            let got = got.clone();
+            tokio::spawn(async move {
+                while let Some(Ok(data)) = body.data().await {
+                    body.flow_control().release_capacity(data.len()).unwrap();
+                    more.notify_one();
+                    got.send_modify(|length| *length += data.len());
+                }
+                let mut stream = respond.send_response(http::Response::new(()), false).unwrap();
+                let length = got.borrow().to_string();
+                stream.send_data(length.into(), true).unwrap();
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn an_upload_that_is_refused_midway_is_sent_again_to_its_end() {
+    let (sender, mut got) = watch::channel(0);
+    let plane = Plane::new(hasty(sender).await, AppProtocol::Http2).await;
+    plane.route(&route(vec![retrying(3)]));
+    let mut client = client2(&plane).await;
+    let request = Request::post("http://a/").version(http::Version::HTTP_2);
+    let (response, mut upload) = client.send_request(request.body(()).unwrap(), false).unwrap();
+    for piece in 1..=20 {
+        upload.send_data(vec![1; 1_000].into(), false).unwrap();
+        let whole = got.wait_for(|length| *length >= 1_000 * piece);
+        tokio::time::timeout(LONG, whole)
+            .await
+            .expect("the second gets it")
+            .unwrap();
+    }
+    upload.send_data(Bytes::new(), true).unwrap();
+    assert_eq!(answer(response).await, (http::StatusCode::OK, "20000".into()));
 }
 
 #[tokio::test]
