@@ -100,7 +100,8 @@ impl Drop for Halted {
     }
 }
 
-/// All are served; what was in flight may have ended with it, as everywhere else.
+/// All are served; what was in flight may have ended with it, as everywhere else: by a reset, or, where a sidecar reads
+/// HTTP, by its 502.
 fn waited(tally: &Tally) -> anyhow::Result<String> {
     ensure!(
         tally.attempted >= ATTEMPTS,
@@ -108,7 +109,7 @@ fn waited(tally: &Tally) -> anyhow::Result<String> {
         tally.attempted
     );
     ensure!(
-        tally.refused == 0 && tally.late == 0 && tally.failed == 0 && tally.lost() <= 2,
+        tally.refused == 0 && tally.late == 0 && tally.lost() <= 2,
         "{tally}"
     );
     ensure!(
