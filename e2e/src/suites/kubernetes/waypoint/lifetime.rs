@@ -80,13 +80,16 @@ async fn scaled(cluster: &Cluster) -> anyhow::Result<String> {
     ];
     cluster.kubectl(&status).await?;
     let path = "jsonpath={.items[*].spec.nodeName}";
-    let nodes = cluster
-        .kubectl(&["get", "pods", "-n", "shop", "-l", OWN, "-o", path])
-        .await?;
-    let mut nodes: Vec<&str> = nodes.split_whitespace().collect();
-    nodes.sort_unstable();
-    nodes.dedup();
-    ensure!(nodes.len() == 2, "they run on {nodes:?}");
+    let get = ["get", "pods", "-n", "shop", "-l", OWN, "-o", path];
+    // Those of before drain.
+    eventually(Duration::from_secs(45), async || {
+        let nodes = cluster.kubectl(&get).await?;
+        let mut nodes: Vec<&str> = nodes.split_whitespace().collect();
+        nodes.sort_unstable();
+        ensure!(nodes.len() == 2 && nodes[0] != nodes[1], "they run on {nodes:?}");
+        Ok(())
+    })
+    .await?;
     let shown = told(cluster, &["waypoint", "status", "--namespace", "shop"]).await?;
     ensure!(shown["replicas"] == 2, "{shown}");
     Ok("2 pods on 2 nodes".into())
